@@ -1,0 +1,185 @@
+#include "expertmesh/base.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+/* Where this process stands. One process, one place: the only state of this library that is not passed along. */
+static struct {
+    int layer;
+    const char *phase;
+} standing = {-1, NULL};
+
+bool em_fail(em_status *status, int code, const char *format, ...)
+{
+    if (status->code != EM_OK) return false;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(status->text, sizeof status->text, format, args);
+    va_end(args);
+    status->code = code;
+    return false;
+}
+
+bool em_agree(MPI_Comm comm, em_status *status)
+{
+    int rank, size;
+    MPI_Comm_rank(comm, &rank);
+    MPI_Comm_size(comm, &size);
+    int speaker = status->code != EM_OK ? rank : size;
+    MPI_Allreduce(MPI_IN_PLACE, &speaker, 1, MPI_INT, MPI_MIN, comm);
+    if (speaker == size) return true;
+    MPI_Bcast(status, (int)sizeof *status, MPI_BYTE, speaker, comm);
+    return false;
+}
+
+void em_stand(int layer, const char *phase)
+{
+    standing.layer = layer;
+    standing.phase = phase;
+}
+
+void em_die(const char *format, ...)
+{
+    char text[1024], place[128] = "";
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+
+    int started = 0, finished = 0, rank = 0;
+    MPI_Initialized(&started);
+    MPI_Finalized(&finished);
+    if (started && !finished) MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    if (standing.phase && standing.layer >= 0)
+        snprintf(place, sizeof place, ", layer %d, %s", standing.layer, standing.phase);
+    else if (standing.phase)
+        snprintf(place, sizeof place, ", %s", standing.phase);
+    fprintf(stderr, "expertmesh: rank %d%s: %s\n", rank, place, text);
+    fflush(NULL);
+    if (started && !finished) MPI_Abort(MPI_COMM_WORLD, EM_INTERNAL);
+    exit(EM_INTERNAL);
+}
+
+static void on_mpi_error(MPI_Comm *comm, int *code, ...)
+{
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int length = 0;
+    (void)comm;
+    MPI_Error_string(*code, text, &length);
+    em_die("MPI failed: %s", text);
+}
+
+MPI_Errhandler em_mpi_error_handler(void)
+{
+    MPI_Errhandler handler;
+    MPI_Comm_create_errhandler(on_mpi_error, &handler);
+    return handler;
+}
+
+void *em_alloc(int64_t count, size_t size)
+{
+    size_t bytes;
+    if (count < 0 || __builtin_mul_overflow((size_t)count, size, &bytes) || bytes > (size_t)INT64_MAX - 64)
+        em_die("allocation of %lld x %zu bytes overflows", (long long)count, size);
+    bytes = (bytes + 63) / 64 * 64;
+    void *memory = aligned_alloc(64, bytes > 0 ? bytes : 64);
+    if (!memory) em_die("out of memory: %zu bytes could not be allocated", bytes);
+    return memory;
+}
+
+void *em_zeroed(int64_t count, size_t size)
+{
+    void *memory = em_alloc(count, size);
+    memset(memory, 0, (size_t)count * size);
+    return memory;
+}
+
+void *em_grow(void *old, int64_t old_count, int64_t count, size_t size)
+{
+    void *grown = em_alloc(count, size);
+    if (old) memcpy(grown, old, (size_t)old_count * size);
+    free(old);
+    return grown;
+}
+
+char *em_text(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    int length = vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    char *text = em_alloc(length + 1, 1);
+    va_start(args, format);
+    vsnprintf(text, (size_t)length + 1, format, args);
+    va_end(args);
+    return text;
+}
+
+const char *em_bytes(double bytes, em_bytes_text buffer)
+{
+    static const char *const unit[] = {"B", "kB", "MB", "GB", "TB", "PB"};
+    int power = 0;
+    while (bytes >= 999.5 && power < 5) {
+        bytes /= 1000;
+        power++;
+    }
+    snprintf(buffer, sizeof(em_bytes_text), power == 0 ? "%.0f %s" : "%.2f %s", bytes, unit[power]);
+    return buffer;
+}
+
+const char *em_count(int64_t count, em_count_text buffer)
+{
+    char digits[24];
+    int length = snprintf(digits, sizeof digits, "%lld", (long long)count), out = 0;
+    for (int i = 0; i < length; i++) {
+        buffer[out++] = digits[i];
+        int left = length - 1 - i;
+        if (left > 0 && left % 3 == 0 && digits[i] != '-') buffer[out++] = ',';
+    }
+    buffer[out] = '\0';
+    return buffer;
+}
+
+/* The number after `key` in a file of "key value" lines, or the first number where key is NULL; -1 where there is none. */
+static int64_t number_in_file(const char *path, const char *key)
+{
+    FILE *file = fopen(path, "r");
+    if (!file) return -1;
+    char line[256];
+    long long number = -1;
+    while (number < 0 && fgets(line, sizeof line, file)) {
+        size_t skip = key ? strlen(key) : 0;
+        if (key && strncmp(line, key, skip) != 0) continue;
+        if (sscanf(line + skip, "%lld", &number) != 1) number = -1;
+        if (!key) break;
+    }
+    fclose(file);
+    return number;
+}
+
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+int64_t em_memory_available(void)
+{
+    int64_t kilobytes = number_in_file("/proc/meminfo", "MemAvailable:");
+    int64_t available = kilobytes >= 0 ? kilobytes * 1024 : INT64_MAX;
+    int64_t limit = number_in_file("/sys/fs/cgroup/memory.max", NULL);
+    int64_t used = number_in_file("/sys/fs/cgroup/memory.current", NULL);
+    if (limit >= 0 && used >= 0) available = smaller(available, limit > used ? limit - used : 0);
+    struct rlimit space;
+    if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY)
+        available = smaller(available, (int64_t)space.rlim_cur);
+    return available;
+}
+
+int64_t em_memory_peak(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (int64_t)usage.ru_maxrss * 1024 : 0;
+}
