@@ -1,0 +1,81 @@
+/* expertmesh/kernels.h: the arithmetic, on plain arrays. Sole user of the BLAS. No MPI, no files.
+ *
+ * Arrays are float32, row-major, shapes first. Each function's result is a function of its arguments alone: one thread,
+ * a fixed order of summing, so equal calls give equal bits. Where a result for one row must not depend on the rows beside
+ * it (norms, the router), sums run over fixed lanes and never through the BLAS. */
+#ifndef EXPERTMESH_KERNELS_H
+#define EXPERTMESH_KERNELS_H
+
+#include "expertmesh/tensors.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A matrix as it is stored, one neuron a row. bf16 and int8 are never expanded whole.
+ * An int8 number in row o, column j weighs q * scale[o, (j + group_offset) / group_size]. */
+typedef struct em_matrix {
+    em_storage storage;
+    int64_t rows, cols;
+    void *data;           /* [rows, cols], owned; NULL: this rank holds no such part */
+    float *scale;         /* [rows, num_groups] of an int8 matrix, owned */
+    int64_t num_groups;   /* scale groups that its columns touch */
+    int64_t group_size;   /* columns in a whole group */
+    int64_t group_offset; /* columns of the first group that lie before column 0 (on another rank) */
+} em_matrix;
+
+void em_matrix_free(em_matrix *matrix);
+int64_t em_matrix_bytes(const em_matrix *matrix); /* numbers and scales */
+
+/* Rows [first, first + count) as float32, exactly as they weigh: out [count, cols]. */
+void em_matrix_rows(const em_matrix *matrix, int64_t first, int64_t count, float *out);
+
+/* y[t, n] = sum over d of w[n, d] x[t, d]: the weighted sums of all neurons of w for T inputs.
+ *   x [T, w.cols], rows ldx apart;  y [T, w.rows], rows ldy apart. T may be 0. */
+void em_matmul(int64_t T, const em_matrix *w, const float *x, int64_t ldx, float *y, int64_t ldy);
+
+/* The same for plain float32 operands: y[m, n] = alpha * sum over k of a[m, k] b[n, k]. */
+void em_product(int64_t M, int64_t N, int64_t K, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                float *y, int64_t ldy);
+/* y[m, n] = sum over k of a[m, k] b[k, n]. */
+void em_product_plain(int64_t M, int64_t N, int64_t K, const float *a, int64_t lda, const float *b, int64_t ldb,
+                      float *y, int64_t ldy);
+
+/* Exact: 16 bits before, 16 zero bits after. And to nearest, ties to even; NaN stays NaN. */
+float em_bf16_to_f32(uint16_t value);
+uint16_t em_f32_to_bf16(float value);
+
+/* y += x. */
+void em_add(int64_t count, const float *x, float *y);
+/* y += factor * x. */
+void em_add_scaled(int64_t count, float factor, const float *x, float *y);
+
+/* Sum over count products, in 8 double lanes folded in a fixed order: the bits depend on a, b and count alone. */
+double em_dot(int64_t count, const float *a, const float *b);
+
+/* RMSNorm (Zhang and Sennrich 2019): y[t] = x[t] / sqrt(mean(x[t]^2) + eps) * scale. x and y [T, D] may be the same. */
+void em_rms_norm(int64_t T, int64_t D, const float *x, const float *scale, double eps, float *y);
+
+/* In place over count numbers. */
+void em_softmax(int64_t count, float *x);
+/* x becomes cap * tanh(x / cap). */
+void em_soft_cap(int64_t count, float cap, float *x);
+/* GELU, tanh form (Hendrycks and Gimpel 2016): 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). */
+void em_gelu(int64_t count, float *x);
+
+/* RoPE (Su et al. 2021) on half-split pairs (i, i + C/2), angle = position * base^(-2i/C).
+ * table [T, C]: cosines of the C/2 angles, then their sines. x [T, heads, C], tokens ldx apart, is turned in place. */
+void em_rope_table(int64_t T, int64_t C, const int32_t *position, double base, float *table);
+void em_rope(int64_t T, int64_t heads, int64_t C, const float *table, float *x, int64_t ldx);
+
+/* The indices of the count largest of n numbers, best first; of equals the lower index comes first. */
+void em_top(int64_t n, const float *x, int64_t count, int32_t *index);
+
+/* The index of the first NaN or infinity, or -1. */
+int64_t em_first_not_finite(int64_t count, const float *x);
+int64_t em_first_not_finite_bf16(int64_t count, const uint16_t *x);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

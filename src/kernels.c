@@ -1,0 +1,223 @@
+#include "expertmesh/kernels.h"
+
+#include <cblas.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+void em_matrix_free(em_matrix *matrix)
+{
+    free(matrix->data);
+    free(matrix->scale);
+    *matrix = (em_matrix){0};
+}
+
+int64_t em_matrix_bytes(const em_matrix *matrix)
+{
+    if (!matrix->data) return 0;
+    int64_t scales = matrix->storage == EM_INT8 ? matrix->rows * matrix->num_groups * (int64_t)sizeof(float) : 0;
+    return matrix->rows * matrix->cols * (int64_t)em_storage_bytes(matrix->storage) + scales;
+}
+
+float em_bf16_to_f32(uint16_t value)
+{
+    uint32_t bits = (uint32_t)value << 16;
+    float number;
+    memcpy(&number, &bits, sizeof number);
+    return number;
+}
+
+uint16_t em_f32_to_bf16(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7fffffffU) > 0x7f800000U) return (uint16_t)(bits >> 16 | 0x40U); /* NaN: quiet, payload kept */
+    return (uint16_t)((bits + 0x7fffU + (bits >> 16 & 1U)) >> 16);
+}
+
+static void expand_bf16(int64_t count, const uint16_t *in, float *out)
+{
+    for (int64_t i = 0; i < count; i++) out[i] = em_bf16_to_f32(in[i]);
+}
+
+static void expand_int8_row(const em_matrix *m, int64_t row, float *out)
+{
+    const int8_t *q = (const int8_t *)m->data + row * m->cols;
+    const float *scale = m->scale + row * m->num_groups;
+    for (int64_t g = 0, j = 0; g < m->num_groups; g++) {
+        int64_t end = (g + 1) * m->group_size - m->group_offset;
+        if (end > m->cols) end = m->cols;
+        for (; j < end; j++) out[j] = (float)q[j] * scale[g];
+    }
+}
+
+void em_matrix_rows(const em_matrix *m, int64_t first, int64_t count, float *out)
+{
+    if (m->storage == EM_F32)
+        memcpy(out, (const float *)m->data + first * m->cols, (size_t)(count * m->cols) * sizeof(float));
+    else if (m->storage == EM_BF16)
+        expand_bf16(count * m->cols, (const uint16_t *)m->data + first * m->cols, out);
+    else
+        for (int64_t i = 0; i < count; i++) expand_int8_row(m, first + i, out + i * m->cols);
+}
+
+static void product(CBLAS_TRANSPOSE transpose_b, int64_t M, int64_t N, int64_t K, float alpha, const float *a,
+                    int64_t lda, const float *b, int64_t ldb, float *y, int64_t ldy)
+{
+    if (M == 0 || N == 0) return;
+    openblas_set_num_threads(1); /* the order of summing depends on the number of threads */
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, transpose_b, (blasint)M, (blasint)N, (blasint)K, alpha, a, (blasint)lda, b,
+                (blasint)ldb, 0, y, (blasint)ldy);
+}
+
+void em_product(int64_t M, int64_t N, int64_t K, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                float *y, int64_t ldy)
+{
+    product(CblasTrans, M, N, K, alpha, a, lda, b, ldb, y, ldy);
+}
+
+void em_product_plain(int64_t M, int64_t N, int64_t K, const float *a, int64_t lda, const float *b, int64_t ldb,
+                      float *y, int64_t ldy)
+{
+    product(CblasNoTrans, M, N, K, 1, a, lda, b, ldb, y, ldy);
+}
+
+void em_matmul(int64_t T, const em_matrix *w, const float *x, int64_t ldx, float *y, int64_t ldy)
+{
+    if (T == 0) return;
+    if (w->storage == EM_F32) {
+        em_product(T, w->rows, w->cols, 1, x, ldx, w->data, w->cols, y, ldy);
+        return;
+    }
+    enum { TILE = 1 << 19 }; /* numbers expanded at a time: 2 MB, stays in the second-level cache */
+    int64_t tile_rows = TILE / w->cols > 16 ? TILE / w->cols : 16;
+    if (tile_rows > w->rows) tile_rows = w->rows;
+    float *tile = em_alloc(tile_rows * w->cols, sizeof(float));
+    for (int64_t n = 0; n < w->rows; n += tile_rows) {
+        int64_t rows = n + tile_rows < w->rows ? tile_rows : w->rows - n;
+        em_matrix_rows(w, n, rows, tile);
+        em_product(T, rows, w->cols, 1, x, ldx, tile, w->cols, y + n, ldy);
+    }
+    free(tile);
+}
+
+void em_add(int64_t count, const float *x, float *y)
+{
+    for (int64_t i = 0; i < count; i++) y[i] += x[i];
+}
+
+void em_add_scaled(int64_t count, float factor, const float *x, float *y)
+{
+    for (int64_t i = 0; i < count; i++) y[i] += factor * x[i];
+}
+
+double em_dot(int64_t count, const float *a, const float *b)
+{
+    enum { LANES = 8 };
+    double lane[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] += (double)a[i + j] * (double)b[i + j];
+    for (int j = 0; i < count; i++, j++) lane[j] += (double)a[i] * (double)b[i];
+    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+
+void em_rms_norm(int64_t T, int64_t D, const float *x, const float *scale, double eps, float *y)
+{
+    for (int64_t t = 0; t < T; t++, x += D, y += D) {
+        float factor = (float)(1 / sqrt(em_dot(D, x, x) / (double)D + eps));
+        for (int64_t d = 0; d < D; d++) y[d] = x[d] * factor * scale[d];
+    }
+}
+
+void em_softmax(int64_t count, float *x)
+{
+    float largest = x[0];
+    for (int64_t i = 1; i < count; i++) largest = x[i] > largest ? x[i] : largest;
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++) {
+        x[i] = expf(x[i] - largest);
+        sum += (double)x[i];
+    }
+    float factor = (float)(1 / sum);
+    for (int64_t i = 0; i < count; i++) x[i] *= factor;
+}
+
+void em_soft_cap(int64_t count, float cap, float *x)
+{
+    for (int64_t i = 0; i < count; i++) x[i] = cap * tanhf(x[i] / cap);
+}
+
+void em_gelu(int64_t count, float *x)
+{
+    const float root_two_over_pi = 0.7978845608028654F;
+    for (int64_t i = 0; i < count; i++) {
+        float v = x[i];
+        x[i] = 0.5F * v * (1 + tanhf(root_two_over_pi * (v + 0.044715F * v * v * v)));
+    }
+}
+
+void em_rope_table(int64_t T, int64_t C, const int32_t *position, double base, float *table)
+{
+    /* in double: a float angle of position 8,000 would be off by 5e-4 */
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t i = 0; i < C / 2; i++) {
+            double angle = position[t] * pow(base, -2.0 * (double)i / (double)C);
+            table[t * C + i] = (float)cos(angle);
+            table[t * C + C / 2 + i] = (float)sin(angle);
+        }
+}
+
+static void turn(int64_t C, const float *table, float *x)
+{
+    int64_t half = C / 2;
+    for (int64_t i = 0; i < half; i++) {
+        float cosine = table[i], sine = table[half + i], a = x[i], b = x[half + i];
+        x[i] = a * cosine - b * sine;
+        x[half + i] = b * cosine + a * sine;
+    }
+}
+
+void em_rope(int64_t T, int64_t heads, int64_t C, const float *table, float *x, int64_t ldx)
+{
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t h = 0; h < heads; h++) turn(C, table + t * C, x + t * ldx + h * C);
+}
+
+void em_top(int64_t n, const float *x, int64_t count, int32_t *index)
+{
+    for (int64_t c = 0; c < count; c++) index[c] = -1;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t place = count;
+        while (place > 0 && (index[place - 1] < 0 || x[i] > x[index[place - 1]])) place--;
+        if (place == count) continue;
+        memmove(index + place + 1, index + place, (size_t)(count - place - 1) * sizeof *index);
+        index[place] = (int32_t)i;
+    }
+}
+
+int64_t em_first_not_finite(int64_t count, const float *x)
+{
+    enum { BLOCK = 4096 };
+    for (int64_t begin = 0; begin < count; begin += BLOCK) {
+        int64_t end = begin + BLOCK < count ? begin + BLOCK : count;
+        int all_finite = 1; /* no branch inside: this runs at the speed of memory */
+        for (int64_t i = begin; i < end; i++) all_finite &= fabsf(x[i]) <= 3.402823466e38F;
+        for (int64_t i = begin; !all_finite && i < end; i++)
+            if (!isfinite(x[i])) return i;
+    }
+    return -1;
+}
+
+int64_t em_first_not_finite_bf16(int64_t count, const uint16_t *x)
+{
+    enum { BLOCK = 4096, EXPONENT = 0x7f80 };
+    for (int64_t begin = 0; begin < count; begin += BLOCK) {
+        int64_t end = begin + BLOCK < count ? begin + BLOCK : count;
+        int all_finite = 1;
+        for (int64_t i = begin; i < end; i++) all_finite &= (x[i] & EXPONENT) != EXPONENT;
+        for (int64_t i = begin; !all_finite && i < end; i++)
+            if ((x[i] & EXPONENT) == EXPONENT) return i;
+    }
+    return -1;
+}
