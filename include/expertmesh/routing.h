@@ -1,0 +1,53 @@
+/* expertmesh/routing.h: which row goes where: the plans of one batch, from the layout and the router's choices.
+ *
+ * Everyone knows the batch and, once the router has chosen, everyone's choices (T*S ints to all: a thousandth of the rows
+ * they route). So a plan is arithmetic that every rank does for itself, and no rank asks another what to expect.
+ * All functions are local; the exchanges they make are collective when moved, over the communicator given here. */
+#ifndef EXPERTMESH_ROUTING_H
+#define EXPERTMESH_ROUTING_H
+
+#include "expertmesh/exchange.h"
+#include "expertmesh/tree.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Rows of the embedding for T tokens: from the vocabulary's owners, each of which has looked up the rows of its tokens in
+ * global order, to the tokens' owners. */
+em_exchange *em_plan_embedding(MPI_Comm comm, const em_layout *layout, int64_t T, const int32_t *token_id);
+
+/* Every token's row to each rank that needs them all: from [T_r, D] to [T, D]. needs [P]. */
+em_exchange *em_plan_gather(MPI_Comm comm, const em_layout *layout, int64_t T, const bool *needs);
+
+/* Partial sums of every token home to its owner: from [nodes here, T, D] to [all nodes, T_r, D], for em_tree_finish. */
+em_exchange *em_plan_sum_home(MPI_Comm comm, const em_layout *layout, int64_t T, const em_cover *cover);
+
+/* The plans of one routed batch. A key is token * S + choice. Read any field; change none. */
+typedef struct em_routing {
+    int64_t num_experts;   /* E */
+    int64_t num_rows;      /* R, rows that arrive here; may be 0 */
+    int64_t *first_row;    /* [E + 1] rows of expert e here: first_row[e] to first_row[e + 1], by key */
+    int32_t *row_key;      /* [R] the (token, choice) that a row belongs to */
+    int64_t num_outputs;   /* rows that the experts here produce: [nodes here of e, rows of e, D], expert by expert */
+    int64_t *first_output; /* [E + 1] */
+    int64_t num_parts;     /* rows that come home: for each own key its nodes, in tree order */
+    int64_t *first_part;   /* [T_r * S + 1] */
+    int32_t *own_expert;   /* [T_r * S] the expert of each own key */
+    em_exchange *dispatch; /* from x [T_r, D] to rows [R, D] */
+    em_exchange *combine;  /* from outputs [num_outputs, D] to parts [num_parts, D] */
+} em_routing;
+
+/* covers [E]: how each expert's slices are summed (em_expert_covers). expert [T, S]: everyone's choices. */
+em_routing *em_routing_make(MPI_Comm comm, const em_layout *layout, const em_cover *covers, int64_t T, int64_t S,
+                            const int32_t *expert);
+void em_routing_free(em_routing *routing);
+
+/* The summing of each expert's slices over the ranks [E], and of the heads. Freed with em_cover_free, and free. */
+em_cover *em_expert_covers(const em_layout *layout);
+em_cover em_head_cover(const em_layout *layout);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
