@@ -1,0 +1,38 @@
+/* expertmesh/batch.h: the tokens to run: several independent sequences, one after another. No MPI. */
+#ifndef EXPERTMESH_BATCH_H
+#define EXPERTMESH_BATCH_H
+
+#include "expertmesh/config.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Every rank holds the whole of it: three ints a token. */
+typedef struct em_batch {
+    int64_t num_tokens, room; /* T */
+    int32_t *token_id;        /* [T] */
+    int32_t *sequence;        /* [T] which prompt a token belongs to, from 0 */
+    int32_t *position;        /* [T] its place in it, from 0 */
+    int64_t num_sequences;
+    int64_t *first_token; /* [num_sequences + 1] */
+} em_batch;
+
+void em_batch_free(em_batch *batch);
+
+/* Add one prompt. Text is its bytes, a token each; tokens are numbers between commas or blanks. source (an option, or a
+ * file with its line) opens the message when it is empty, or holds what is no token. */
+bool em_batch_add_text(em_batch *batch, const char *text, size_t length, const char *source, int code,
+                       em_status *status);
+bool em_batch_add_tokens(em_batch *batch, const char *text, const char *source, int code, em_status *status);
+
+/* Add the prompts of a file, one a line, as text or as tokens; blank lines are passed over. */
+bool em_batch_add_file(em_batch *batch, const char *path, bool as_text, em_status *status);
+
+/* Whether a model can run it: every token in the vocabulary, no prompt longer than sequence_len. */
+bool em_batch_check(const em_batch *batch, const em_config *config, int code, em_status *status);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,39 @@
+/* expertmesh/experts.h: the expert slices of one rank at work. No MPI.
+ *
+ *   rows [R, D], by expert, by global token --slices--> hidden [rows, neurons] --down, tree--> outputs [nodes of rows, D]
+ *
+ * Both kinds of network run through here and differ in the middle only: glu is gelu(gate x) * (up x); mlp is
+ * gelu(up x + up_bias), with the second layer's bias added once, by the expert's first slice. */
+#ifndef EXPERTMESH_EXPERTS_H
+#define EXPERTMESH_EXPERTS_H
+
+#include "expertmesh/kernels.h"
+#include "expertmesh/tree.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* One layer's slices of one rank, by place. All borrowed. */
+typedef struct em_experts {
+    const em_config *config;
+    const em_layout *layout;
+    int rank;
+    const em_cover *covers;               /* [E] how each expert's slices are summed */
+    const em_matrix *gate;                /* [n, D] of each slice (glu) */
+    const em_matrix *up;                  /* [n, D] */
+    const em_matrix *down;                /* [D, n] */
+    const em_matrix *up_bias, *down_bias; /* [1, n]; [1, D] of first slices (mlp) */
+} em_experts;
+
+/* Hears what the first-layer neurons of one slice put out: hidden [rows, neurons], for rows first_row and on. */
+typedef void em_hidden_sink(void *context, em_range neurons, int64_t first_row, int64_t rows, const float *hidden);
+
+/* rows [R, D] and first_row, first_output [E + 1] as in em_routing; outputs [num_outputs, D]. sink may be NULL. */
+void em_experts_run(const em_experts *experts, const int64_t *first_row, const float *rows, const int64_t *first_output,
+                    float *outputs, em_hidden_sink *sink, void *context);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

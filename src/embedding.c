@@ -1,0 +1,37 @@
+#include "expertmesh/embedding.h"
+
+int64_t em_embedding_look_up(const em_config *config, const em_layout *layout, int rank, const em_matrix *blocks,
+                             int64_t T, const int32_t *token_id, float *out)
+{
+    int64_t D = config->emb_size, n = 0, first_unit = em_layout_vocab_units(layout, rank).begin;
+    float factor = (float)config->embedding_multiplier_scale;
+    for (int64_t t = 0; t < T; t++) {
+        if (em_layout_vocab_owner(layout, token_id[t]) != rank) continue;
+        float *row = out ? out + n * D : NULL;
+        n++;
+        if (!row) continue;
+        int64_t unit = token_id[t] / layout->vocab_block;
+        em_matrix_rows(&blocks[unit - first_unit], token_id[t] - em_layout_vocab_rows(layout, unit).begin, 1, row);
+        for (int64_t d = 0; d < D; d++) row[d] *= factor;
+    }
+    return n;
+}
+
+em_range em_embedding_held(const em_layout *layout, int rank)
+{
+    em_range units = em_layout_vocab_units(layout, rank);
+    if (em_range_size(units) == 0) return (em_range){0, 0};
+    return (em_range){em_layout_vocab_rows(layout, units.begin).begin, em_layout_vocab_rows(layout, units.end - 1).end};
+}
+
+void em_embedding_logits(const em_config *config, const em_layout *layout, int rank, const em_matrix *blocks, int64_t T,
+                         const float *x, float *logits)
+{
+    em_range units = em_layout_vocab_units(layout, rank), held = em_embedding_held(layout, rank);
+    int64_t width = em_range_size(held);
+    float factor = (float)config->output_multiplier_scale;
+    for (int64_t u = units.begin; u < units.end; u++)
+        em_matmul(T, &blocks[u - units.begin], x, config->emb_size,
+                  logits + em_layout_vocab_rows(layout, u).begin - held.begin, width);
+    for (int64_t i = 0; i < T * width; i++) logits[i] *= factor;
+}

@@ -1,0 +1,16 @@
+#include "expertmesh/router.h"
+
+#include <string.h>
+
+void em_router_choose(const em_config *config, int64_t T, const float *x, const float *router, float *logits,
+                      float *probs, int32_t *expert, float *weight)
+{
+    int64_t D = config->emb_size, E = config->num_experts, S = config->num_selected_experts;
+    for (int64_t t = 0; t < T; t++) {
+        for (int64_t e = 0; e < E; e++) logits[t * E + e] = (float)em_dot(D, x + t * D, router + e * D);
+        memcpy(probs + t * E, logits + t * E, (size_t)E * sizeof(float));
+        em_softmax(E, probs + t * E);
+        em_top(E, probs + t * E, S, expert + t * S);
+        for (int64_t c = 0; c < S; c++) weight[t * S + c] = probs[t * E + expert[t * S + c]];
+    }
+}
