@@ -1,0 +1,48 @@
+/* expertmesh/profile.h: where the time of a run went and how many rows it moved, on this rank. No MPI but its clock. */
+#ifndef EXPERTMESH_PROFILE_H
+#define EXPERTMESH_PROFILE_H
+
+#include "expertmesh/base.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum em_phase {
+    EM_PHASE_EMBEDDING, /* outside of the layers: look up and carry home */
+    EM_PHASE_GATHER,    /* every token's row to the heads' owners */
+    EM_PHASE_ATTENTION,
+    EM_PHASE_SUM,      /* partial sums of heads home, and their tree */
+    EM_PHASE_ROUTER,   /* norms on the tokens' owners, router, everyone's choices, plan */
+    EM_PHASE_DISPATCH, /* rows to the experts */
+    EM_PHASE_EXPERTS,
+    EM_PHASE_COMBINE, /* rows back home, their tree, weights */
+    EM_PHASE_OUTPUT,  /* outside of the layers: last norm and logits */
+    EM_PHASE_WAIT,    /* for other ranks, before an exchange */
+    EM_PHASE_TRACE,
+    EM_NUM_PHASES
+} em_phase;
+
+extern const char *const em_phase_names[EM_NUM_PHASES];
+
+typedef struct em_profile {
+    int64_t num_layers;
+    double *seconds;    /* [num_layers + 1, EM_NUM_PHASES]; the last row is what lies outside of the layers */
+    int64_t *rows_sent; /* [num_layers + 1, EM_NUM_PHASES] rows sent to other ranks, by phase */
+    int64_t *load;      /* [num_layers, num_experts] rows of each expert, on all ranks the same */
+    int64_t num_experts;
+    double mark; /* when the present phase began */
+} em_profile;
+
+void em_profile_open(em_profile *profile, int64_t num_layers, int64_t num_experts);
+void em_profile_close(em_profile *profile);
+
+/* Start the clock; then, at the end of each phase, charge the time since the last call to it. layer num_layers: outside. */
+void em_profile_start(em_profile *profile);
+void em_profile_lap(em_profile *profile, int64_t layer, em_phase phase);
+void em_profile_sent(em_profile *profile, int64_t layer, em_phase phase, int64_t rows);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

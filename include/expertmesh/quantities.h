@@ -1,0 +1,92 @@
+/* expertmesh/quantities.h: the list of what a trace records: names, axes, units. Pure data. */
+#ifndef EXPERTMESH_QUANTITIES_H
+#define EXPERTMESH_QUANTITIES_H
+
+#include "expertmesh/store.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum em_axis {
+    EM_AXIS_LAYER,
+    EM_AXIS_TOKEN,
+    EM_AXIS_EMB,
+    EM_AXIS_Q_HEAD,
+    EM_AXIS_KV_HEAD,
+    EM_AXIS_HEAD_DIM,
+    EM_AXIS_EXPERT,
+    EM_AXIS_CHOICE,
+    EM_AXIS_NEURON,
+    EM_AXIS_VOCAB,
+    EM_AXIS_SOURCE_RANK,
+    EM_AXIS_RANK,
+    EM_AXIS_PHASE,
+    EM_NUM_AXES
+} em_axis;
+
+typedef enum em_quantity {
+    EM_TOKEN_IDS,
+    EM_SEQUENCE,
+    EM_POSITION,
+    EM_RESID_PRE, /* from here to EM_LOGITS: what a user may choose to record */
+    EM_RESID_MID,
+    EM_RESID_POST,
+    EM_ATTN_Q,
+    EM_ATTN_K,
+    EM_ATTN_V,
+    EM_ATTN_Z,
+    EM_ATTN_OUT,
+    EM_FFN_IN,
+    EM_ROUTER_LOGITS,
+    EM_ROUTER_PROBS,
+    EM_EXPERT_INDICES,
+    EM_EXPERT_WEIGHTS,
+    EM_FFN_HIDDEN,
+    EM_FFN_OUT,
+    EM_FINAL_HIDDEN,
+    EM_LOGITS,
+    EM_DISPATCH_ROWS, /* from here on: what happened between the ranks, always recorded */
+    EM_EXPERT_LOAD,
+    EM_PHASE_SECONDS,
+    EM_OUTER_SECONDS,
+    EM_NUM_QUANTITIES
+} em_quantity;
+
+typedef struct em_quantity_info {
+    const char *name;
+    em_type type;
+    int num_axes;
+    em_axis axis[EM_MAX_AXES];
+    const char *units;     /* NULL: a pure number, "1" in the file */
+    const char *long_name; /* one line of meaning */
+    const char *tl_name;   /* TransformerLens' name, with {layer}; NULL: none */
+} em_quantity_info;
+
+extern const em_quantity_info em_quantities[EM_NUM_QUANTITIES];
+
+typedef struct em_axis_info {
+    const char *name, *long_name;
+} em_axis_info;
+
+extern const em_axis_info em_axes[EM_NUM_AXES];
+
+/* May a user leave it out? */
+static inline bool em_quantity_optional(em_quantity quantity)
+{
+    return quantity >= EM_RESID_PRE && quantity <= EM_LOGITS;
+}
+
+/* Does it differ between runs, or between numbers of ranks, of the same model? */
+static inline bool em_quantity_of_machine(em_quantity quantity)
+{
+    return quantity == EM_DISPATCH_ROWS || quantity >= EM_PHASE_SECONDS;
+}
+
+/* -1 where there is none of this name. */
+int em_quantity_find(const char *name);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,96 @@
+/* expertmesh/weights.h: this rank's tensors, generated or read; and writing a whole model to a file.
+ *
+ * A rank holds blocks: the part of a tensor that belongs to one unit. Which blocks a rank holds is arithmetic
+ * (em_weights_blocks), so what it will need can be told before anything is allocated. Only norms and routers, a key/value
+ * head split between ranks, and the scales of an int8 group split between units are held more than once, and counted. */
+#ifndef EXPERTMESH_WEIGHTS_H
+#define EXPERTMESH_WEIGHTS_H
+
+#include "expertmesh/kernels.h"
+#include "expertmesh/layout.h"
+#include "expertmesh/store.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* One unit's part of a tensor. */
+typedef struct em_block {
+    em_tensor tensor;
+    int64_t layer, expert; /* 0 where the tensor has none */
+    em_range rows, cols;   /* of that expert's matrix */
+    int64_t place;         /* among this rank's blocks of the tensor: the unit, counted from the rank's first */
+    bool repeated;         /* another rank counts as its owner */
+} em_block;
+
+typedef bool em_block_visit(void *context, const em_block *block);
+
+/* Visit all blocks of a rank, layer by layer; stops and returns false when a visit does. */
+bool em_weights_blocks(const em_config *config, const em_layout *layout, int rank, em_block_visit *visit,
+                       void *context);
+
+/* How one tensor of one layer is stored. */
+typedef struct em_form {
+    em_storage storage;
+    int64_t groups;         /* G, scale groups along a neuron's inputs (int8) */
+    em_dataset data, scale; /* in the file, when there is one */
+} em_form;
+
+/* Where weights come from: a file, or a seed. */
+typedef struct em_source {
+    em_config config;
+    em_store *store; /* NULL: generated */
+    uint64_t seed;
+    em_form *form; /* [EM_NUM_TENSORS, num_layers] */
+} em_source;
+
+/* Local. em_source_open reads the config, and checks that every tensor of such a model is there with the shape and type it
+ * must have. Freed with em_source_close. */
+bool em_source_open(em_source *source, const char *path, em_status *status);
+void em_source_generate(em_source *source, const em_config *config, uint64_t seed, em_storage storage);
+void em_source_close(em_source *source);
+const em_form *em_source_form(const em_source *source, em_tensor tensor, int64_t layer);
+
+typedef struct em_held {
+    int64_t owned;    /* bytes; their sum over ranks is the model's */
+    int64_t repeated; /* bytes that another rank owns too */
+} em_held;
+
+/* What a rank will hold. Local, allocates nothing of it. */
+em_held em_weights_held(const em_source *source, const em_layout *layout, int rank);
+/* Bytes of the whole model as stored. */
+int64_t em_weights_model_bytes(const em_source *source);
+
+typedef struct em_weights {
+    int64_t num_layers;
+    em_matrix **block; /* [EM_NUM_TENSORS, num_layers] -> [places]; a block without data is not held here */
+    int64_t *places;   /* [EM_NUM_TENSORS] */
+} em_weights;
+
+/* Make or read this rank's blocks. Local. Fails on a file that cannot be read and on a NaN or infinite weight. */
+bool em_weights_load(em_weights *weights, const em_source *source, const em_layout *layout, int rank,
+                     em_status *status);
+void em_weights_free(em_weights *weights);
+
+/* This rank's blocks of a tensor, by place. */
+static inline const em_matrix *em_weights_of(const em_weights *weights, em_tensor tensor, int64_t layer)
+{
+    return weights->block[(int64_t)tensor * weights->num_layers + layer];
+}
+
+/* The one block of a tensor that every rank holds, as float32: a norm [D] or the router [E, D]. */
+static inline const float *em_weights_common(const em_weights *weights, em_tensor tensor, int64_t layer)
+{
+    return (const float *)em_weights_of(weights, tensor, layer)->data;
+}
+
+/* Write a random model to a file, each rank its part of every tensor, in blocks of a few megabytes. Collective; the status
+ * is agreed. The file appears under its name when it is whole. progress (may be NULL) hears of bytes done by this rank. */
+typedef void em_progress(void *context, double done, double all);
+bool em_weights_write(MPI_Comm comm, const em_config *config, uint64_t seed, em_storage storage, const char *path,
+                      em_progress *progress, void *context, em_status *status);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

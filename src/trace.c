@@ -1,0 +1,324 @@
+#include "expertmesh/trace.h"
+
+#include "expertmesh/version.h"
+
+#include <errno.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+struct em_trace {
+    MPI_Comm comm; /* borrowed */
+    int rank, num_ranks;
+    char *path;
+    uint32_t wanted;
+    em_config config;
+    int64_t num_tokens; /* of the batch */
+    int64_t kept_layers, kept_tokens;
+    int64_t *layer_place; /* [L] where a layer is kept; -1: not */
+    int64_t *token_place; /* [T] */
+    em_dataset data[EM_NUM_QUANTITIES];
+    em_dataset layers_done, tokens_done;
+    em_bulk bulk;
+    em_status status; /* the first failure to write */
+};
+
+bool em_output_free(const char *path, bool force, em_status *status)
+{
+    struct stat info;
+    char *copy = em_text("%s", path);
+    const char *folder = dirname(copy);
+    if (path[0] == '\0')
+        em_fail(status, EM_CANNOT_WRITE, "the name of the output file is empty");
+    else if (stat(folder, &info) != 0)
+        em_fail(status, EM_CANNOT_WRITE, "%s: its folder %s: %s", path, folder, strerror(errno));
+    else if (!S_ISDIR(info.st_mode))
+        em_fail(status, EM_CANNOT_WRITE, "%s: %s is not a folder", path, folder);
+    else if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
+        em_fail(status, EM_CANNOT_WRITE, "%s: not a plain file", path);
+    else if (stat(path, &info) == 0 && !force)
+        em_fail(status, EM_CANNOT_WRITE, "%s: is there already; --force replaces it", path);
+    else if (access(folder, W_OK) != 0)
+        em_fail(status, EM_CANNOT_WRITE, "%s: its folder %s: %s", path, folder, strerror(errno));
+    free(copy);
+    return status->code == EM_OK;
+}
+
+/* ---- creating ---- */
+
+/* Places of the kept things among all; returns how many are kept. */
+static int64_t place_kept(int64_t all, const int64_t *kept, int64_t num_kept, int64_t *place)
+{
+    for (int64_t i = 0; i < all; i++) place[i] = kept ? -1 : i;
+    for (int64_t i = 0; kept && i < num_kept; i++) place[kept[i]] = i;
+    return kept ? num_kept : all;
+}
+
+static int64_t axis_size(const em_trace *trace, em_axis axis)
+{
+    const em_config *c = &trace->config;
+    const int64_t size[EM_NUM_AXES] = {
+        [EM_AXIS_LAYER] = trace->kept_layers,
+        [EM_AXIS_TOKEN] = trace->kept_tokens,
+        [EM_AXIS_EMB] = c->emb_size,
+        [EM_AXIS_Q_HEAD] = c->num_q_heads,
+        [EM_AXIS_KV_HEAD] = c->num_kv_heads,
+        [EM_AXIS_HEAD_DIM] = c->key_size,
+        [EM_AXIS_EXPERT] = c->num_experts,
+        [EM_AXIS_CHOICE] = c->num_selected_experts,
+        [EM_AXIS_NEURON] = c->ffn_size,
+        [EM_AXIS_VOCAB] = c->vocab_size,
+        [EM_AXIS_SOURCE_RANK] = trace->num_ranks,
+        [EM_AXIS_RANK] = trace->num_ranks,
+        [EM_AXIS_PHASE] = EM_NUM_PHASES,
+    };
+    return size[axis];
+}
+
+static bool is_wanted(const em_trace *trace, em_quantity quantity)
+{
+    return !em_quantity_optional(quantity) || (trace->wanted >> quantity & 1) != 0;
+}
+
+static bool add_axis(em_trace *trace, em_store *store, em_axis axis, em_status *status)
+{
+    const char *name = em_axes[axis].name;
+    int64_t size = axis_size(trace, axis), *label = em_alloc(size, sizeof *label);
+    for (int64_t i = 0; i < size; i++) label[i] = i;
+    for (int64_t i = 0; axis == EM_AXIS_LAYER && i < trace->config.num_layers; i++)
+        if (trace->layer_place[i] >= 0) label[trace->layer_place[i]] = i;
+    for (int64_t i = 0; axis == EM_AXIS_TOKEN && i < trace->num_tokens; i++)
+        if (trace->token_place[i] >= 0) label[trace->token_place[i]] = i;
+    bool good = axis == EM_AXIS_PHASE ? em_store_add_word_axis(store, name, size, em_phase_names, status)
+                                      : em_store_add_axis(store, name, size, label, status);
+    free(label);
+    return good && em_store_put_text(store, name, "long_name", em_axes[axis].long_name, status);
+}
+
+/* Only axes that some dataset has. */
+static bool add_axes(em_trace *trace, em_store *store, em_status *status)
+{
+    bool used[EM_NUM_AXES] = {false}, good = true;
+    for (em_quantity q = 0; q < EM_NUM_QUANTITIES; q++)
+        for (int i = 0; i < em_quantities[q].num_axes; i++) used[em_quantities[q].axis[i]] |= is_wanted(trace, q);
+    for (em_axis a = 0; good && a < EM_NUM_AXES; a++) good = !used[a] || add_axis(trace, store, a, status);
+    return good;
+}
+
+static bool add_quantity(em_trace *trace, em_store *store, em_quantity quantity, em_status *status)
+{
+    const em_quantity_info *info = &em_quantities[quantity];
+    em_dataset *data = &trace->data[quantity];
+    *data = (em_dataset){.type = info->type, .rank = info->num_axes};
+    snprintf(data->name, sizeof data->name, "/%s", info->name);
+    for (int i = 0; i < info->num_axes; i++) data->dims[i] = axis_size(trace, info->axis[i]);
+    bool good = em_store_add(store, data, status) &&
+                em_store_put_text(store, data->name, "long_name", info->long_name, status) &&
+                em_store_put_text(store, data->name, "units", info->units ? info->units : "1", status);
+    if (good && info->tl_name) good = em_store_put_text(store, data->name, "tl_name", info->tl_name, status);
+    for (int i = 0; good && i < info->num_axes; i++)
+        good = em_store_attach(store, data->name, i, em_axes[info->axis[i]].name, status);
+    return good;
+}
+
+static bool add_counter(em_store *store, const char *name, const char *meaning, em_dataset *data, em_status *status)
+{
+    *data = (em_dataset){.type = EM_TYPE_INT64, .rank = 0};
+    snprintf(data->name, sizeof data->name, "/%s", name);
+    return em_store_add(store, data, status) && em_store_put_text(store, name, "long_name", meaning, status);
+}
+
+static bool put_provenance(const em_trace *trace, em_store *store, const em_trace_request *request, em_status *status)
+{
+    char host[256] = "", date[64], mpi[MPI_MAX_LIBRARY_VERSION_STRING];
+    int length;
+    time_t now = time(NULL);
+    gethostname(host, sizeof host - 1);
+    strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
+    MPI_Get_library_version(mpi, &length);
+    const char *job = getenv("SLURM_JOB_ID");
+    char *config = em_config_json(&trace->config);
+    bool good = em_store_put_text(store, "/", "format", "expertmesh-trace", status) &&
+                em_store_put_int(store, "/", "format_version", 1, status) &&
+                em_store_put_text(store, "/", "creator", "expertmesh", status) &&
+                em_store_put_text(store, "/", "creator_version", EM_VERSION, status) &&
+                em_store_put_text(store, "/", "git_revision", EM_GIT_REVISION, status) &&
+                em_store_put_text(store, "/", "command_line", request->command_line, status) &&
+                em_store_put_text(store, "/", "date_created", date, status) &&
+                em_store_put_text(store, "/", "hostname", host, status) &&
+                em_store_put_int(store, "/", "num_ranks", trace->num_ranks, status) &&
+                em_store_put_text(store, "/", "mpi_library", mpi, status) &&
+                em_store_put_int(store, "/", "seed", (int64_t)request->seed, status) &&
+                em_store_put_text(store, "/", "weights", request->weights, status) &&
+                em_store_put_text(store, "/", "config_json", config, status) &&
+                em_store_put_int(store, "/", "complete", 0, status);
+    if (good && job) good = em_store_put_text(store, "/", "slurm_job_id", job, status);
+    free(config);
+    return good;
+}
+
+static bool create_structure(em_trace *trace, const char *path, const em_trace_request *request, em_status *status)
+{
+    em_store *store = em_store_create(path, status);
+    bool good = store && put_provenance(trace, store, request, status) && add_axes(trace, store, status);
+    for (em_quantity q = 0; good && q < EM_NUM_QUANTITIES; q++)
+        good = !is_wanted(trace, q) || add_quantity(trace, store, q, status);
+    good = good &&
+           add_counter(store, "layers_done", "layers that are whole in every quantity", &trace->layers_done, status) &&
+           add_counter(store, "tokens_done", "tokens that are whole in every quantity", &trace->tokens_done, status);
+    return em_store_close(store, status) && good;
+}
+
+/* Everything that is known before the run, under a name of its own; then the final name. */
+static void create_file(em_trace *trace, const em_trace_request *request, const em_batch *batch, em_status *status)
+{
+    char *partial = em_text("%s.partial", trace->path);
+    if (create_structure(trace, partial, request, status) && em_bulk_open(&trace->bulk, partial, status)) {
+        em_bulk_reserve(&trace->bulk, &trace->status);
+        em_trace_put(trace, EM_TOKEN_IDS, 0, 0, batch->num_tokens, 0, 1, batch->token_id, 1);
+        em_trace_put(trace, EM_SEQUENCE, 0, 0, batch->num_tokens, 0, 1, batch->sequence, 1);
+        em_trace_put(trace, EM_POSITION, 0, 0, batch->num_tokens, 0, 1, batch->position, 1);
+        em_bulk_close(&trace->bulk, &trace->status);
+        if (trace->status.code) *status = trace->status;
+    }
+    if (status->code == EM_OK && rename(partial, trace->path) != 0)
+        em_fail(status, EM_CANNOT_WRITE, "%s: cannot be renamed to %s: %s", partial, trace->path, strerror(errno));
+    if (status->code != EM_OK) unlink(partial);
+    free(partial);
+}
+
+em_trace *em_trace_create(MPI_Comm comm, const em_trace_request *request, const em_config *config,
+                          const em_batch *batch, em_status *status)
+{
+    em_trace *trace = em_zeroed(1, sizeof *trace);
+    trace->comm = comm;
+    MPI_Comm_rank(comm, &trace->rank);
+    MPI_Comm_size(comm, &trace->num_ranks);
+    trace->path = em_text("%s", request->path);
+    trace->wanted = request->wanted;
+    trace->config = *config;
+    trace->num_tokens = batch->num_tokens;
+    trace->bulk.file = -1;
+    trace->layer_place = em_alloc(config->num_layers, sizeof(int64_t));
+    trace->token_place = em_alloc(batch->num_tokens, sizeof(int64_t));
+    trace->kept_layers = place_kept(config->num_layers, request->layers, request->num_layers, trace->layer_place);
+    trace->kept_tokens = place_kept(batch->num_tokens, request->tokens, request->num_tokens, trace->token_place);
+
+    if (trace->rank == 0 && em_output_free(request->path, request->force, status))
+        create_file(trace, request, batch, status);
+    bool good = em_agree(comm, status);
+    if (good) {
+        MPI_Bcast(trace->data, (int)sizeof trace->data, MPI_BYTE, 0, comm);
+        em_bulk_open(&trace->bulk, trace->path, status);
+        good = em_agree(comm, status);
+    }
+    if (good) return trace;
+    em_trace_free(trace);
+    return NULL;
+}
+
+/* ---- recording ---- */
+
+bool em_trace_wants(const em_trace *trace, em_quantity quantity, int64_t layer)
+{
+    if (!trace || !is_wanted(trace, quantity)) return false;
+    return em_quantities[quantity].axis[0] != EM_AXIS_LAYER || trace->layer_place[layer] >= 0;
+}
+
+/* Numbers that a quantity holds a token. */
+static int64_t width_of(const em_trace *trace, em_quantity quantity)
+{
+    const em_quantity_info *info = &em_quantities[quantity];
+    int64_t width = 1;
+    for (int i = info->axis[0] == EM_AXIS_LAYER ? 2 : 1; i < info->num_axes; i++)
+        width *= trace->data[quantity].dims[i];
+    return width;
+}
+
+void em_trace_put(em_trace *trace, em_quantity quantity, int64_t layer, int64_t token, int64_t tokens, int64_t col,
+                  int64_t cols, const void *data, int64_t stride)
+{
+    if (!em_trace_wants(trace, quantity, layer)) return;
+    const em_dataset *to = &trace->data[quantity];
+    bool layered = em_quantities[quantity].axis[0] == EM_AXIS_LAYER;
+    int64_t first_row = layered ? trace->layer_place[layer] * trace->kept_tokens : 0;
+    int64_t width = width_of(trace, quantity), end = token + tokens, run;
+    for (int64_t t = token; t < end && trace->status.code == EM_OK; t += run) {
+        int64_t place = trace->token_place[t];
+        for (run = 1; t + run < end && place >= 0 && trace->token_place[t + run] == place + run;) run++;
+        if (place < 0) continue;
+        em_bulk_write(&trace->bulk, to, width, first_row + place, run, col, cols,
+                      (const char *)data + (t - token) * stride * (int64_t)em_type_bytes(to->type), stride,
+                      &trace->status);
+    }
+}
+
+void em_trace_exchange(em_trace *trace, int64_t layer, const int64_t *dispatch_rows, const int64_t *expert_load)
+{
+    if (!trace || trace->layer_place[layer] < 0 || trace->status.code) return;
+    int64_t P = trace->num_ranks, E = trace->config.num_experts, place = trace->layer_place[layer];
+    em_bulk_write(&trace->bulk, &trace->data[EM_DISPATCH_ROWS], P, place * P + trace->rank, 1, 0, P, dispatch_rows, P,
+                  &trace->status);
+    if (trace->rank == 0)
+        em_bulk_write(&trace->bulk, &trace->data[EM_EXPERT_LOAD], E, place, 1, 0, E, expert_load, E, &trace->status);
+}
+
+static void count_done(em_trace *trace, const em_dataset *counter, int64_t done)
+{
+    if (trace->rank == 0) em_bulk_write(&trace->bulk, counter, 1, 0, 1, 0, 1, &done, 1, &trace->status);
+}
+
+/* After this all ranks know whether all have written what they had. */
+static bool agree_written(em_trace *trace, em_status *status)
+{
+    if (trace->status.code && status->code == EM_OK) *status = trace->status;
+    return em_agree(trace->comm, status);
+}
+
+bool em_trace_layer(em_trace *trace, int64_t layer, em_status *status)
+{
+    if (!trace || trace->layer_place[layer] < 0) return true;
+    if (!agree_written(trace, status)) return false;
+    count_done(trace, &trace->layers_done, trace->layer_place[layer] + 1);
+    return true;
+}
+
+static void put_seconds(em_trace *trace, const em_profile *profile)
+{
+    int64_t P = trace->num_ranks, width = P * EM_NUM_PHASES, col = trace->rank * EM_NUM_PHASES;
+    for (int64_t layer = 0; layer < profile->num_layers; layer++)
+        if (trace->layer_place[layer] >= 0)
+            em_bulk_write(&trace->bulk, &trace->data[EM_PHASE_SECONDS], width, trace->layer_place[layer], 1, col,
+                          EM_NUM_PHASES, profile->seconds + layer * EM_NUM_PHASES, EM_NUM_PHASES, &trace->status);
+    em_bulk_write(&trace->bulk, &trace->data[EM_OUTER_SECONDS], width, 0, 1, col, EM_NUM_PHASES,
+                  profile->seconds + profile->num_layers * EM_NUM_PHASES, EM_NUM_PHASES, &trace->status);
+}
+
+bool em_trace_finish(em_trace *trace, const em_profile *profile, em_status *status)
+{
+    put_seconds(trace, profile);
+    if (!agree_written(trace, status)) return false;
+    count_done(trace, &trace->tokens_done, trace->kept_tokens);
+    em_bulk_close(&trace->bulk, &trace->status);
+    if (!agree_written(trace, status)) return false;
+    if (trace->rank == 0) {
+        em_store *store = em_store_reopen(trace->path, status);
+        if (store) em_store_put_int(store, "/", "complete", 1, status);
+        em_store_close(store, status);
+    }
+    return em_agree(trace->comm, status);
+}
+
+void em_trace_free(em_trace *trace)
+{
+    if (!trace) return;
+    if (trace->bulk.file >= 0) close(trace->bulk.file);
+    free(trace->path);
+    free(trace->layer_place);
+    free(trace->token_place);
+    free(trace);
+}

@@ -1,0 +1,546 @@
+#include "expertmesh/weights.h"
+
+#include "expertmesh/random.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- which blocks a rank holds ---- */
+
+typedef struct walk {
+    const em_config *config;
+    const em_layout *layout;
+    int rank;
+    em_block_visit *visit;
+    void *context;
+} walk;
+
+static em_range all_rows(const walk *w, em_tensor tensor)
+{
+    return (em_range){0, em_tensor_shape_of(w->config, tensor).rows};
+}
+
+static em_range all_cols(const walk *w, em_tensor tensor)
+{
+    return (em_range){0, em_tensor_shape_of(w->config, tensor).cols};
+}
+
+static bool visit_common(const walk *w, em_tensor tensor, int64_t layer)
+{
+    em_block block = {.tensor = tensor,
+                      .layer = layer,
+                      .rows = all_rows(w, tensor),
+                      .cols = all_cols(w, tensor),
+                      .repeated = w->rank != 0};
+    return w->visit(w->context, &block);
+}
+
+static bool visit_embedding(const walk *w)
+{
+    em_range units = em_layout_vocab_units(w->layout, w->rank);
+    bool go_on = true;
+    for (int64_t u = units.begin; go_on && u < units.end; u++) {
+        em_block block = {.tensor = EM_EMBEDDING,
+                          .rows = em_layout_vocab_rows(w->layout, u),
+                          .cols = all_cols(w, EM_EMBEDDING),
+                          .place = u - units.begin};
+        go_on = w->visit(w->context, &block);
+    }
+    return go_on;
+}
+
+static bool visit_head(const walk *w, int64_t layer, int64_t head, int64_t place)
+{
+    int64_t C = w->config->key_size;
+    em_range run = {head * C, (head + 1) * C};
+    em_block query = {EM_ATTN_QUERY, layer, 0, run, all_cols(w, EM_ATTN_QUERY), place, false};
+    em_block output = {EM_ATTN_OUTPUT, layer, 0, all_rows(w, EM_ATTN_OUTPUT), run, place, false};
+    return w->visit(w->context, &query) && w->visit(w->context, &output);
+}
+
+static bool visit_kv_head(const walk *w, int64_t layer, int64_t head, int64_t place)
+{
+    int64_t C = w->config->key_size;
+    em_range run = {head * C, (head + 1) * C};
+    bool repeated = em_layout_kv_owner(w->layout, head) != w->rank;
+    em_block key = {EM_ATTN_KEY, layer, 0, run, all_cols(w, EM_ATTN_KEY), place, repeated};
+    em_block value = {EM_ATTN_VALUE, layer, 0, run, all_cols(w, EM_ATTN_VALUE), place, repeated};
+    return w->visit(w->context, &key) && w->visit(w->context, &value);
+}
+
+static bool visit_ffn_unit(const walk *w, int64_t layer, int64_t unit, int64_t place)
+{
+    int64_t expert = unit / w->layout->slices_per_expert, slice = unit % w->layout->slices_per_expert;
+    em_range neurons = em_layout_neurons(w->layout, slice), one = {0, 1};
+    em_block gate = {EM_FFN_GATE, layer, expert, neurons, all_cols(w, EM_FFN_GATE), place, false};
+    em_block up = {EM_FFN_UP, layer, expert, neurons, all_cols(w, EM_FFN_UP), place, false};
+    em_block down = {EM_FFN_DOWN, layer, expert, all_rows(w, EM_FFN_DOWN), neurons, place, false};
+    em_block up_bias = {EM_FFN_UP_BIAS, layer, expert, one, neurons, place, false};
+    em_block down_bias = {EM_FFN_DOWN_BIAS, layer, expert, one, all_cols(w, EM_FFN_DOWN_BIAS), place, false};
+    if (!w->visit(w->context, &up) || !w->visit(w->context, &down)) return false;
+    if (w->config->ffn_kind == EM_FFN_GLU) return w->visit(w->context, &gate);
+    /* the second layer's bias is added once, by the expert's first slice */
+    return w->visit(w->context, &up_bias) && (slice > 0 || w->visit(w->context, &down_bias));
+}
+
+static bool visit_layer(const walk *w, int64_t layer)
+{
+    static const em_tensor common[] = {EM_ATTN_NORM_PRE, EM_ATTN_NORM_POST, EM_FFN_NORM_PRE, EM_FFN_NORM_POST,
+                                       EM_ROUTER};
+    em_range heads = em_layout_heads(w->layout, w->rank), kv_heads = em_layout_kv_heads(w->layout, w->rank);
+    em_range units = em_layout_ffn_units(w->layout, w->rank);
+    bool go_on = true;
+    for (size_t i = 0; go_on && i < sizeof common / sizeof *common; i++) go_on = visit_common(w, common[i], layer);
+    for (int64_t h = heads.begin; go_on && h < heads.end; h++) go_on = visit_head(w, layer, h, h - heads.begin);
+    for (int64_t h = kv_heads.begin; go_on && h < kv_heads.end; h++)
+        go_on = visit_kv_head(w, layer, h, h - kv_heads.begin);
+    for (int64_t u = units.begin; go_on && u < units.end; u++) go_on = visit_ffn_unit(w, layer, u, u - units.begin);
+    return go_on;
+}
+
+bool em_weights_blocks(const em_config *config, const em_layout *layout, int rank, em_block_visit *visit, void *context)
+{
+    walk w = {config, layout, rank, visit, context};
+    if (!visit_embedding(&w) || !visit_common(&w, EM_FINAL_NORM, 0)) return false;
+    for (int64_t layer = 0; layer < config->num_layers; layer++)
+        if (!visit_layer(&w, layer)) return false;
+    return true;
+}
+
+/* ---- where they come from ---- */
+
+const em_form *em_source_form(const em_source *source, em_tensor tensor, int64_t layer)
+{
+    return &source->form[(int64_t)tensor * source->config.num_layers + layer];
+}
+
+static em_form *form_of(em_source *source, em_tensor tensor, int64_t layer)
+{
+    return &source->form[(int64_t)tensor * source->config.num_layers + layer];
+}
+
+void em_source_generate(em_source *source, const em_config *config, uint64_t seed, em_storage storage)
+{
+    *source = (em_source){.config = *config, .seed = seed};
+    source->form = em_zeroed(EM_NUM_TENSORS * config->num_layers, sizeof(em_form));
+    for (em_tensor t = 0; t < EM_NUM_TENSORS; t++)
+        for (int64_t layer = 0; layer < em_tensor_layers(config, t); layer++)
+            *form_of(source, t, layer) = (em_form){.storage = em_tensor_storage(t, storage), .groups = 1};
+}
+
+void em_source_close(em_source *source)
+{
+    em_status ignored = {0};
+    em_store_close(source->store, &ignored);
+    free(source->form);
+    *source = (em_source){0};
+}
+
+static bool read_config(em_store *store, em_config *config, em_status *status)
+{
+    *config = (em_config){0};
+    for (int f = 0; f < EM_NUM_CONFIG_FIELDS; f++) {
+        const em_config_field *field = &em_config_fields[f];
+        if (field->type == EM_FIELD_INTEGER) {
+            if (!em_store_get_int(store, "/config", field->name, em_config_integer(config, field), status))
+                return false;
+        } else if (field->type == EM_FIELD_REAL) {
+            if (!em_store_get_real(store, "/config", field->name, em_config_real(config, field), status)) return false;
+        } else {
+            char *kind;
+            if (!em_store_get_text(store, "/config", field->name, &kind, status)) return false;
+            if (!em_ffn_kind_parse(kind, &config->ffn_kind))
+                em_fail(status, EM_BAD_DATA, "%s: ffn_kind of /config is \"%s\", but must be glu or mlp",
+                        em_store_path(store), kind);
+            free(kind);
+            if (status->code) return false;
+        }
+    }
+    return em_config_check(config, em_store_path(store), EM_BAD_DATA, status);
+}
+
+static bool check_format(em_store *store, em_status *status)
+{
+    char *format = NULL;
+    int64_t version;
+    if (!em_store_has_attribute(store, "/", "format"))
+        return em_fail(status, EM_BAD_DATA, "%s: HDF5, but no weights file: the root has no attribute \"format\"",
+                       em_store_path(store));
+    if (!em_store_get_text(store, "/", "format", &format, status)) return false;
+    if (strcmp(format, "expertmesh-weights") != 0)
+        em_fail(status, EM_BAD_DATA, "%s: a file of format \"%s\", but \"expertmesh-weights\" is wanted",
+                em_store_path(store), format);
+    free(format);
+    if (status->code || !em_store_get_int(store, "/", "format_version", &version, status)) return false;
+    if (version == 1) return true;
+    return em_fail(status, EM_BAD_DATA, "%s: format_version %lld, but this program reads version 1",
+                   em_store_path(store), (long long)version);
+}
+
+static bool check_shape(const em_store *store, const em_dataset *found, const em_tensor_shape *shape, em_status *status)
+{
+    em_dataset wanted = {.rank = shape->rank};
+    memcpy(wanted.dims, shape->dims, sizeof shape->dims);
+    bool same = found->rank == wanted.rank;
+    for (int i = 0; same && i < wanted.rank; i++) same = found->dims[i] == wanted.dims[i];
+    em_dims_text have, want;
+    return same || em_fail(status, EM_BAD_DATA, "%s: %s has shape %s, but must be %s = %s", em_store_path(store),
+                           found->name, em_dims(found, have), shape->reason, em_dims(&wanted, want));
+}
+
+static bool check_type(const em_store *store, em_form *form, bool quantised, em_status *status)
+{
+    switch (form->data.type) {
+    case EM_TYPE_F32: form->storage = EM_F32; return true;
+    case EM_TYPE_BF16: form->storage = EM_BF16; break;
+    case EM_TYPE_INT8: form->storage = EM_INT8; break;
+    default: quantised = false;
+    }
+    if (quantised) return true;
+    return em_fail(status, EM_BAD_DATA, "%s: %s is stored as %s, but must be %s (little-endian)", em_store_path(store),
+                   form->data.name, em_type_name(form->data.type),
+                   form->data.type == EM_TYPE_BF16 || form->data.type == EM_TYPE_INT8
+                       ? "float32: norms, biases and routers always are"
+                       : "float32, bfloat16 or int8");
+}
+
+static bool find_scale(em_store *store, em_form *form, const em_tensor_shape *shape, em_status *status)
+{
+    em_dataset *scale = &form->scale;
+    char name[sizeof form->data.name];
+    if ((size_t)snprintf(name, sizeof name, "%s_scale", form->data.name) >= sizeof name) return false;
+    if (!em_store_find(store, name, scale, status)) return false;
+    if (scale->type != EM_TYPE_F32)
+        return em_fail(status, EM_BAD_DATA, "%s: %s is stored as %s, but scales must be float32", em_store_path(store),
+                       scale->name, em_type_name(scale->type));
+    em_dims_text have;
+    int last = shape->rank - 1;
+    bool fits = scale->rank == shape->rank;
+    for (int i = 0; fits && i < last; i++) fits = scale->dims[i] == shape->dims[i];
+    form->groups = fits ? scale->dims[last] : 0;
+    if (form->groups > 0 && shape->cols % form->groups == 0) return true;
+    return em_fail(status, EM_BAD_DATA,
+                   "%s: %s has shape %s, but int8 %s needs that of its rows and a number of groups that divides its "
+                   "%lld inputs",
+                   em_store_path(store), scale->name, em_dims(scale, have), form->data.name, (long long)shape->cols);
+}
+
+static bool find_tensor(em_source *source, em_tensor tensor, int64_t layer, em_status *status)
+{
+    em_form *form = form_of(source, tensor, layer);
+    em_tensor_shape shape = em_tensor_shape_of(&source->config, tensor);
+    em_tensor_path path;
+    form->groups = 1;
+    return em_store_find(source->store, em_tensor_path_of(tensor, layer, path), &form->data, status) &&
+           check_shape(source->store, &form->data, &shape, status) &&
+           check_type(source->store, form, shape.quantised, status) &&
+           (form->storage != EM_INT8 || find_scale(source->store, form, &shape, status));
+}
+
+bool em_source_open(em_source *source, const char *path, em_status *status)
+{
+    *source = (em_source){0};
+    source->store = em_store_open(path, status);
+    if (!source->store) return false;
+    bool good = check_format(source->store, status) && read_config(source->store, &source->config, status);
+    if (good) source->form = em_zeroed(EM_NUM_TENSORS * source->config.num_layers, sizeof(em_form));
+    for (em_tensor t = 0; good && t < EM_NUM_TENSORS; t++)
+        for (int64_t layer = 0; good && layer < em_tensor_layers(&source->config, t); layer++)
+            good = find_tensor(source, t, layer, status);
+    if (!good) em_source_close(source);
+    return good;
+}
+
+/* ---- what they weigh ---- */
+
+static int64_t group_size(const em_source *source, const em_form *form, em_tensor tensor)
+{
+    return em_tensor_shape_of(&source->config, tensor).cols / form->groups;
+}
+
+static int64_t groups_touched(em_range cols, int64_t size)
+{
+    return (cols.end - 1) / size - cols.begin / size + 1;
+}
+
+typedef struct weighing {
+    const em_source *source;
+    em_held held;
+} weighing;
+
+static bool weigh(void *context, const em_block *block)
+{
+    weighing *w = context;
+    const em_form *form = em_source_form(w->source, block->tensor, block->layer);
+    int64_t rows = em_range_size(block->rows), scale_bytes = 0, shared_bytes = 0;
+    if (form->storage == EM_INT8) {
+        int64_t size = group_size(w->source, form, block->tensor);
+        scale_bytes = rows * groups_touched(block->cols, size) * (int64_t)sizeof(float);
+        /* a group that begins before this block is owned by the block it begins in */
+        if (block->cols.begin % size != 0) shared_bytes = rows * (int64_t)sizeof(float);
+    }
+    int64_t bytes = rows * em_range_size(block->cols) * (int64_t)em_storage_bytes(form->storage) + scale_bytes;
+    w->held.owned += block->repeated ? 0 : bytes - shared_bytes;
+    w->held.repeated += block->repeated ? bytes : shared_bytes;
+    return true;
+}
+
+em_held em_weights_held(const em_source *source, const em_layout *layout, int rank)
+{
+    weighing w = {.source = source};
+    em_weights_blocks(&source->config, layout, rank, weigh, &w);
+    return w.held;
+}
+
+int64_t em_weights_model_bytes(const em_source *source)
+{
+    int64_t bytes = 0;
+    for (em_tensor t = 0; t < EM_NUM_TENSORS; t++) {
+        em_tensor_shape shape = em_tensor_shape_of(&source->config, t);
+        for (int64_t layer = 0; layer < em_tensor_layers(&source->config, t); layer++) {
+            const em_form *form = em_source_form(source, t, layer);
+            int64_t rows = shape.experts * shape.rows;
+            bytes += rows * shape.cols * (int64_t)em_storage_bytes(form->storage);
+            if (form->storage == EM_INT8) bytes += rows * form->groups * (int64_t)sizeof(float);
+        }
+    }
+    return bytes;
+}
+
+/* ---- making and reading them ---- */
+
+static void allocate(const em_source *source, const em_form *form, const em_block *block, em_matrix *matrix)
+{
+    *matrix =
+        (em_matrix){.storage = form->storage, .rows = em_range_size(block->rows), .cols = em_range_size(block->cols)};
+    matrix->data = em_alloc(matrix->rows * matrix->cols, em_storage_bytes(form->storage));
+    if (form->storage != EM_INT8) return;
+    matrix->group_size = group_size(source, form, block->tensor);
+    matrix->group_offset = block->cols.begin % matrix->group_size;
+    matrix->num_groups = groups_touched(block->cols, matrix->group_size);
+    matrix->scale = em_alloc(matrix->rows * matrix->num_groups, sizeof(float));
+}
+
+/* Say which number is not finite: its place in the whole tensor. */
+static bool check_finite(const em_source *source, const em_dataset *dataset, const em_block *block, const float *f32,
+                         const uint16_t *bf16, int64_t rows, int64_t cols, int64_t first_col, em_status *status)
+{
+    int64_t at = f32 ? em_first_not_finite(rows * cols, f32) : em_first_not_finite_bf16(rows * cols, bf16);
+    if (at < 0) return true;
+    em_dims_text place;
+    em_dataset index = {.rank = dataset->rank};
+    int64_t row = block->rows.begin + at / cols;
+    int last = dataset->rank - 1;
+    index.dims[last] = first_col + at % cols;
+    if (last >= 1)
+        index.dims[last - 1] = em_tensor_shape_of(&source->config, block->tensor).rows > 1 ? row : block->expert;
+    if (last >= 2) index.dims[0] = block->expert;
+    float value = f32 ? f32[at] : em_bf16_to_f32(bf16[at]);
+    return em_fail(status, EM_BAD_DATA, "%s: layer %lld: %s%s is %s: weights must be finite numbers",
+                   em_store_path(source->store), (long long)block->layer, dataset->name, em_dims(&index, place),
+                   isnan(value) ? "NaN" : "infinite");
+}
+
+static bool read_block(const em_source *source, const em_form *form, const em_block *block, em_matrix *matrix,
+                       em_status *status)
+{
+    int64_t row = block->expert * em_tensor_shape_of(&source->config, block->tensor).rows + block->rows.begin;
+    if (!em_store_read_block(source->store, &form->data, row, matrix->rows, block->cols.begin, matrix->cols,
+                             matrix->data, status))
+        return false;
+    if (form->storage == EM_F32)
+        return check_finite(source, &form->data, block, matrix->data, NULL, matrix->rows, matrix->cols,
+                            block->cols.begin, status);
+    if (form->storage == EM_BF16)
+        return check_finite(source, &form->data, block, NULL, matrix->data, matrix->rows, matrix->cols,
+                            block->cols.begin, status);
+    int64_t group = block->cols.begin / matrix->group_size;
+    return em_store_read_block(source->store, &form->scale, row, matrix->rows, group, matrix->num_groups, matrix->scale,
+                               status) &&
+           check_finite(source, &form->scale, block, matrix->scale, NULL, matrix->rows, matrix->num_groups, group,
+                        status);
+}
+
+typedef struct loading {
+    em_weights *weights;
+    const em_source *source;
+    em_status *status;
+} loading;
+
+static bool load_block(void *context, const em_block *block)
+{
+    loading *l = context;
+    const em_form *form = em_source_form(l->source, block->tensor, block->layer);
+    em_matrix *matrix =
+        &l->weights->block[(int64_t)block->tensor * l->weights->num_layers + block->layer][block->place];
+    em_stand((int)block->layer, l->source->store ? "reading weights" : "generating weights");
+    allocate(l->source, form, block, matrix);
+    if (l->source->store) return read_block(l->source, form, block, matrix, l->status);
+    em_random_fill(&l->source->config, l->source->seed, block->tensor, block->layer, block->expert, block->rows,
+                   block->cols, matrix);
+    return true;
+}
+
+static bool count_place(void *places, const em_block *block)
+{
+    int64_t *most = &((int64_t *)places)[block->tensor];
+    if (block->place >= *most) *most = block->place + 1;
+    return true;
+}
+
+bool em_weights_load(em_weights *weights, const em_source *source, const em_layout *layout, int rank, em_status *status)
+{
+    const em_config *config = &source->config;
+    *weights = (em_weights){.num_layers = config->num_layers};
+    weights->places = em_zeroed(EM_NUM_TENSORS, sizeof(int64_t));
+    weights->block = em_zeroed(EM_NUM_TENSORS * config->num_layers, sizeof(em_matrix *));
+    em_weights_blocks(config, layout, rank, count_place, weights->places);
+    for (em_tensor t = 0; t < EM_NUM_TENSORS; t++)
+        for (int64_t layer = 0; layer < em_tensor_layers(config, t); layer++)
+            weights->block[(int64_t)t * config->num_layers + layer] = em_zeroed(weights->places[t], sizeof(em_matrix));
+    bool good = em_weights_blocks(config, layout, rank, load_block, &(loading){weights, source, status});
+    em_stand(-1, NULL);
+    return good;
+}
+
+void em_weights_free(em_weights *weights)
+{
+    for (int64_t i = 0; weights->block && i < EM_NUM_TENSORS * weights->num_layers; i++) {
+        em_tensor tensor = (em_tensor)(i / weights->num_layers);
+        for (int64_t p = 0; weights->block[i] && p < weights->places[tensor]; p++)
+            em_matrix_free(&weights->block[i][p]);
+        free(weights->block[i]);
+    }
+    free(weights->block);
+    free(weights->places);
+    *weights = (em_weights){0};
+}
+
+/* ---- writing a whole model ---- */
+
+static bool write_config(em_store *store, const em_config *config, em_status *status)
+{
+    em_config copy = *config;
+    bool good = em_store_put_text(store, "/", "format", "expertmesh-weights", status) &&
+                em_store_put_int(store, "/", "format_version", 1, status) &&
+                em_store_add_group(store, "/config", status);
+    for (int f = 0; good && f < EM_NUM_CONFIG_FIELDS; f++) {
+        const em_config_field *field = &em_config_fields[f];
+        if (field->type == EM_FIELD_INTEGER)
+            good = em_store_put_int(store, "/config", field->name, *em_config_integer(&copy, field), status);
+        else if (field->type == EM_FIELD_REAL)
+            good = em_store_put_real(store, "/config", field->name, *em_config_real(&copy, field), status);
+        else
+            good = em_store_put_text(store, "/config", field->name, em_ffn_kind_name(copy.ffn_kind), status);
+    }
+    return good;
+}
+
+static bool add_tensor(em_store *store, em_source *source, em_tensor tensor, int64_t layer, em_status *status)
+{
+    static const em_type stored_as[EM_NUM_STORAGES] = {EM_TYPE_F32, EM_TYPE_BF16, EM_TYPE_INT8};
+    em_form *form = form_of(source, tensor, layer);
+    em_tensor_shape shape = em_tensor_shape_of(&source->config, tensor);
+    em_tensor_path path;
+    em_tensor_path_of(tensor, layer, path);
+    form->data = (em_dataset){.type = stored_as[form->storage], .rank = shape.rank};
+    memcpy(form->data.dims, shape.dims, sizeof shape.dims);
+    snprintf(form->data.name, sizeof form->data.name, "%s", path);
+    if (!em_store_add(store, &form->data, status)) return false;
+    if (form->storage != EM_INT8) return true;
+    form->scale = form->data;
+    form->scale.type = EM_TYPE_F32;
+    form->scale.dims[shape.rank - 1] = form->groups;
+    snprintf(form->scale.name, sizeof form->scale.name, "%s_scale", path);
+    return em_store_add(store, &form->scale, status);
+}
+
+/* The file with all its datasets, and nothing in them yet. */
+static bool create_file(em_source *source, const char *path, em_status *status)
+{
+    em_store *store = em_store_create(path, status);
+    bool good = store && write_config(store, &source->config, status);
+    for (em_tensor t = 0; good && t < EM_NUM_TENSORS; t++)
+        for (int64_t layer = 0; good && layer < em_tensor_layers(&source->config, t); layer++)
+            good = add_tensor(store, source, t, layer, status);
+    good = em_store_close(store, status) && good;
+    em_bulk bulk;
+    if (!good || !em_bulk_open(&bulk, path, status)) return false;
+    good = em_bulk_reserve(&bulk, status);
+    return em_bulk_close(&bulk, status) && good;
+}
+
+/* Rows [rows) of a tensor seen as one matrix over all experts: made, then written. */
+static bool write_rows(const em_source *source, const em_bulk *bulk, em_tensor tensor, int64_t layer, em_range rows,
+                       em_status *status)
+{
+    const em_form *form = em_source_form(source, tensor, layer);
+    em_range cols = {0, em_tensor_shape_of(&source->config, tensor).cols};
+    em_block block = {.tensor = tensor, .layer = layer, .rows = rows, .cols = cols};
+    em_matrix matrix;
+    allocate(source, form, &block, &matrix);
+    em_random_fill(&source->config, source->seed, tensor, layer, 0, rows, cols, &matrix);
+    bool good =
+        em_bulk_write(bulk, &form->data, cols.end, rows.begin, matrix.rows, 0, cols.end, matrix.data, cols.end, status);
+    if (good && form->storage == EM_INT8)
+        good = em_bulk_write(bulk, &form->scale, 1, rows.begin, matrix.rows, 0, 1, matrix.scale, 1, status);
+    em_matrix_free(&matrix);
+    return good;
+}
+
+/* This rank's share of every tensor. */
+static bool write_share(const em_source *source, const em_bulk *bulk, int num_ranks, int rank, em_progress *progress,
+                        void *context, em_status *status)
+{
+    enum { PIECE = 8 << 20 }; /* bytes made at a time */
+    double done = 0, all = (double)em_weights_model_bytes(source) / num_ranks;
+    for (em_tensor t = 0; t < EM_NUM_TENSORS; t++) {
+        em_tensor_shape shape = em_tensor_shape_of(&source->config, t);
+        em_range share = em_share(shape.experts * shape.rows, num_ranks, rank);
+        for (int64_t layer = 0; layer < em_tensor_layers(&source->config, t); layer++) {
+            int64_t row_bytes = shape.cols * (int64_t)em_storage_bytes(em_source_form(source, t, layer)->storage);
+            int64_t step = PIECE / row_bytes > 0 ? PIECE / row_bytes : 1;
+            for (int64_t row = share.begin; row < share.end; row += step) {
+                em_range rows = {row, row + step < share.end ? row + step : share.end};
+                if (!write_rows(source, bulk, t, layer, rows, status)) return false;
+                done += (double)(em_range_size(rows) * row_bytes);
+                if (progress) progress(context, done, all);
+            }
+        }
+    }
+    return true;
+}
+
+bool em_weights_write(MPI_Comm comm, const em_config *config, uint64_t seed, em_storage storage, const char *path,
+                      em_progress *progress, void *context, em_status *status)
+{
+    int rank, num_ranks;
+    MPI_Comm_rank(comm, &rank);
+    MPI_Comm_size(comm, &num_ranks);
+    em_source source;
+    em_source_generate(&source, config, seed, storage);
+    char *partial = em_text("%s.partial", path);
+    em_bulk bulk = {.file = -1};
+
+    if (rank == 0) create_file(&source, partial, status);
+    bool good = em_agree(comm, status);
+    if (good)
+        MPI_Bcast(source.form, (int)(EM_NUM_TENSORS * config->num_layers * (int64_t)sizeof(em_form)), MPI_BYTE, 0,
+                  comm);
+    if (good && em_bulk_open(&bulk, partial, status)) {
+        write_share(&source, &bulk, num_ranks, rank, progress, context, status);
+        em_bulk_close(&bulk, status);
+    }
+    good = good && em_agree(comm, status);
+    if (rank == 0 && good && rename(partial, path) != 0)
+        em_fail(status, EM_CANNOT_WRITE, "%s: cannot be renamed to %s: %s", partial, path, strerror(errno));
+    good = good && em_agree(comm, status);
+    if (rank == 0 && !good) unlink(partial);
+    free(partial);
+    em_source_close(&source);
+    return good;
+}
