@@ -1,0 +1,63 @@
+/* expertmesh/model.h: the whole model on its ranks, and one batch through it, layer by layer.
+ *
+ *   h [T_r, D] on the token's owner
+ *     norm - gather rows ------> x [T, D] on every owner of heads; head u: q, k, v, RoPE, softmax, attn_output columns
+ *     h += norm(sum)  <--------- partial sums home, along the tree
+ *     norm - router - top S ---> dispatch: rows to the owners of the chosen experts' slices, by expert, by global token
+ *     h += norm(y)    <--------- combine: partial sums home, along the tree, times the router's weights
+ *
+ * Then the last norm, every row to the vocabulary's owners, and the logits, or the best of them, home. */
+#ifndef EXPERTMESH_MODEL_H
+#define EXPERTMESH_MODEL_H
+
+#include "expertmesh/routing.h"
+#include "expertmesh/trace.h"
+#include "expertmesh/weights.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct em_model {
+    MPI_Comm comm; /* its own, a duplicate */
+    int rank, num_ranks;
+    em_config config;
+    em_layout layout;
+    em_weights weights;
+    em_cover head_cover;    /* how the heads' outputs are summed */
+    em_cover *expert_cover; /* [E] how each expert's slices are */
+} em_model;
+
+/* What a rank needs for a model and a batch of T tokens, in bytes. Activations are an estimate from above for a router
+ * that loads each expert up to twice its share. Local, allocates nothing. */
+typedef struct em_need {
+    em_held weights;
+    int64_t activations;
+} em_need;
+
+em_need em_model_need(const em_source *source, const em_layout *layout, int rank, int64_t num_tokens);
+
+/* Check that every host has the memory, then make or read the weights. Collective; the status is agreed. On failure the
+ * model is closed. */
+bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, int64_t num_tokens, em_status *status);
+void em_model_close(em_model *model);
+
+/* The likeliest next tokens after the end of each sequence. */
+enum { EM_NUM_BEST = 5 };
+typedef struct em_outcome {
+    int64_t num_sequences;
+    int num_best;   /* min(EM_NUM_BEST, V) */
+    int32_t *token; /* [num_sequences, EM_NUM_BEST] best first; on all ranks the same */
+    float *logit;   /* [num_sequences, EM_NUM_BEST] */
+} em_outcome;
+void em_outcome_free(em_outcome *outcome);
+
+/* Run one batch. Collective; the status is agreed, and fails only where the trace (may be NULL) cannot be written.
+ * profile (opened by the caller) and outcome are filled; progress (may be NULL) hears of layers done. */
+bool em_model_run(em_model *model, const em_batch *batch, em_trace *trace, em_profile *profile, em_outcome *outcome,
+                  em_progress *progress, void *context, em_status *status);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

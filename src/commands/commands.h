@@ -1,0 +1,9 @@
+/* commands.h: the subcommands of the program. */
+#ifndef EXPERTMESH_COMMANDS_H
+#define EXPERTMESH_COMMANDS_H
+
+#include "../options.h"
+
+extern const em_command em_command_init, em_command_run, em_command_compare, em_command_inspect, em_command_presets;
+
+#endif

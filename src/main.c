@@ -1,0 +1,117 @@
+/* expertmesh: pick a subcommand, run it on all ranks, tell its failure once, leave with one exit code everywhere. */
+#include "commands/commands.h"
+
+#include "expertmesh/version.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const em_command *const commands[] = {&em_command_init, &em_command_run, &em_command_compare,
+                                             &em_command_inspect, &em_command_presets};
+enum { NUM_COMMANDS = sizeof commands / sizeof *commands };
+
+static void print_help(FILE *out)
+{
+    fprintf(out,
+            "usage: expertmesh COMMAND [OPTION...]\n"
+            "       mpirun -n RANKS expertmesh COMMAND [OPTION...]\n\n"
+            "Runs a Grok-1-shaped mixture-of-experts transformer spread over MPI ranks, and shows what happened.\n\n"
+            "commands:\n");
+    for (int i = 0; i < NUM_COMMANDS; i++) fprintf(out, "  %-9s %s\n", commands[i]->name, commands[i]->meaning);
+    fprintf(out, "\n  -h, --help   show this, or with a command: its options\n"
+                 "  --version    show the version\n\n"
+                 "exit codes: 0 well, 1 compare found a difference, 64 usage, 65 bad data, 66 missing input,\n"
+                 "            70 internal, 73 cannot write\n");
+}
+
+static const em_command *find_command(const char *name, em_status *status)
+{
+    const char *names[NUM_COMMANDS];
+    for (int i = 0; i < NUM_COMMANDS; i++) {
+        names[i] = commands[i]->name;
+        if (strcmp(names[i], name) == 0) return commands[i];
+    }
+    const char *nearest = em_nearest(name, names, NUM_COMMANDS);
+    em_fail(status, EM_USAGE, "there is no command \"%s\"; %s%s", name,
+            nearest ? "the nearest is " : "expertmesh --help lists them", nearest ? nearest : "");
+    return NULL;
+}
+
+static char *join(int argc, char **argv)
+{
+    char *line = em_text("%s", argv[0]);
+    for (int i = 1; i < argc; i++) {
+        char *longer = em_text("%s %s", line, argv[i]);
+        free(line);
+        line = longer;
+    }
+    return line;
+}
+
+/* All ranks must have been started alike: what they do together would not fit otherwise. Collective. */
+static bool check_alike(MPI_Comm comm, int rank, int argc, char **argv, em_status *status)
+{
+    char *mine = join(argc - 1, argv + 1 < argv + argc ? argv + 1 : argv);
+    if (argc == 1) mine[0] = '\0';
+    int length = (int)strlen(mine) + 1, first = length;
+    MPI_Bcast(&first, 1, MPI_INT, 0, comm);
+    char *theirs = em_alloc(first, 1);
+    if (rank == 0) memcpy(theirs, mine, (size_t)first);
+    MPI_Bcast(theirs, first, MPI_CHAR, 0, comm);
+    if (strcmp(mine, theirs) != 0)
+        em_fail(status, EM_USAGE,
+                "ranks were started with different arguments: rank 0 with \"%.500s\", but rank %d with \"%.500s\"",
+                theirs, rank, mine);
+    free(mine);
+    free(theirs);
+    return em_agree(comm, status);
+}
+
+static void run_command(em_call *call, int argc, char **argv, em_status *status)
+{
+    bool wants_help = false;
+    call->command = find_command(argv[1], status);
+    if (!call->command || !em_options_parse(call->command, argc - 1, argv + 1, call, &wants_help, status)) return;
+    if (!wants_help)
+        call->command->run(call, status);
+    else if (call->rank == 0)
+        em_options_help(call->command, stdout);
+}
+
+static void run_program(em_call *call, int argc, char **argv, em_status *status)
+{
+    if (!check_alike(call->comm, call->rank, argc, argv, status)) return;
+    if (argc < 2)
+        em_fail(status, EM_USAGE, "which command? expertmesh --help lists them");
+    else if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        if (call->rank == 0) print_help(stdout);
+    } else if (strcmp(argv[1], "--version") == 0) {
+        if (call->rank == 0) printf("expertmesh %s (%s)\n", EM_VERSION, EM_GIT_REVISION);
+    } else
+        run_command(call, argc, argv, status);
+}
+
+int main(int argc, char **argv)
+{
+    MPI_Init(&argc, &argv);
+    MPI_Errhandler handler = em_mpi_error_handler();
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, handler);
+    signal(SIGXFSZ, SIG_IGN); /* a file-size limit then fails the write, which says so */
+
+    em_call call = {.comm = MPI_COMM_WORLD, .program = argv[0]};
+    em_status status = {0};
+    char *command_line = join(argc, argv);
+    call.command_line = command_line;
+    MPI_Comm_rank(call.comm, &call.rank);
+    MPI_Comm_size(call.comm, &call.num_ranks);
+    run_program(&call, argc, argv, &status);
+    em_agree(call.comm, &status);
+    if (call.rank == 0 && status.text[0]) fprintf(stderr, "expertmesh: %s\n", status.text);
+    if (fflush(stdout) != 0 && status.code == EM_OK) status.code = EM_CANNOT_WRITE;
+
+    free(command_line);
+    MPI_Errhandler_free(&handler);
+    MPI_Finalize();
+    return status.code;
+}

@@ -1,0 +1,544 @@
+#include "expertmesh/model.h"
+
+#include "expertmesh/attention.h"
+#include "expertmesh/embedding.h"
+#include "expertmesh/experts.h"
+#include "expertmesh/router.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- what it needs ---- */
+
+em_need em_model_need(const em_source *source, const em_layout *layout, int rank, int64_t num_tokens)
+{
+    const em_config *c = &source->config;
+    int64_t T = num_tokens, D = c->emb_size, S = c->num_selected_experts, C = c->key_size;
+    int64_t own = em_range_size(em_layout_tokens(layout, T, rank));
+    int64_t heads = em_range_size(em_layout_heads(layout, rank));
+    int64_t kv_heads = em_range_size(em_layout_kv_heads(layout, rank));
+    em_range experts = em_layout_experts(layout, rank);
+    int64_t routed = 2 * T * S * em_range_size(experts) / c->num_experts;
+    if (routed > T * S) routed = T * S;
+    int64_t in_attention = T * D * 2 + T * C * (3 * heads + 2 * kv_heads) + own * D * 2 * layout->num_ranks;
+    int64_t in_experts = routed * D * 3 + own * S * D * 2 + 256 * layout->slice_size * 2;
+    int64_t in_output = T * (D + em_range_size(em_embedding_held(layout, rank)));
+    int64_t most = in_attention > in_experts ? in_attention : in_experts;
+    if (in_output > most) most = in_output;
+    return (em_need){em_weights_held(source, layout, rank), (own * D * 3 + most) * (int64_t)sizeof(float)};
+}
+
+/* Every host must have what its ranks need together, before any of them allocates. */
+static bool check_memory(MPI_Comm comm, const em_source *source, const em_layout *layout, int rank, int64_t num_tokens,
+                         em_status *status)
+{
+    MPI_Comm host;
+    int on_host;
+    char name[256] = "";
+    em_bytes_text rank_text, weights_text, host_text, there_text;
+    em_need need = em_model_need(source, layout, rank, num_tokens);
+    int64_t weights = need.weights.owned + need.weights.repeated, mine = weights + need.activations, sum;
+    MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &host);
+    MPI_Comm_size(host, &on_host);
+    MPI_Allreduce(&mine, &sum, 1, MPI_INT64_T, MPI_SUM, host);
+    MPI_Comm_free(&host);
+    int64_t there = em_memory_available();
+    gethostname(name, sizeof name - 1);
+    if (sum > there)
+        em_fail(
+            status, EM_BAD_DATA,
+            "the model does not fit: rank %d needs %s (%s of it weights), the %d rank%s on host %s need %s together, "
+            "but it has %s free; use more hosts, fewer layers or a smaller storage type",
+            rank, em_bytes((double)mine, rank_text), em_bytes((double)weights, weights_text), on_host,
+            on_host == 1 ? "" : "s", name, em_bytes((double)sum, host_text), em_bytes((double)there, there_text));
+    return em_agree(comm, status);
+}
+
+bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, int64_t num_tokens, em_status *status)
+{
+    *model = (em_model){.config = source->config};
+    MPI_Comm_dup(comm, &model->comm);
+    MPI_Errhandler handler = em_mpi_error_handler();
+    MPI_Comm_set_errhandler(model->comm, handler);
+    MPI_Errhandler_free(&handler);
+    MPI_Comm_rank(model->comm, &model->rank);
+    MPI_Comm_size(model->comm, &model->num_ranks);
+    model->layout = em_layout_make(&model->config, model->num_ranks);
+    model->head_cover = em_head_cover(&model->layout);
+    model->expert_cover = em_expert_covers(&model->layout);
+    if (check_memory(model->comm, source, &model->layout, model->rank, num_tokens, status)) {
+        em_weights_load(&model->weights, source, &model->layout, model->rank, status);
+        if (em_agree(model->comm, status)) return true;
+    }
+    em_model_close(model);
+    return false;
+}
+
+void em_model_close(em_model *model)
+{
+    em_weights_free(&model->weights);
+    em_cover_free(&model->head_cover);
+    for (int64_t e = 0; model->expert_cover && e < model->config.num_experts; e++)
+        em_cover_free(&model->expert_cover[e]);
+    free(model->expert_cover);
+    if (model->comm != MPI_COMM_NULL) MPI_Comm_free(&model->comm);
+    *model = (em_model){.comm = MPI_COMM_NULL};
+}
+
+void em_outcome_free(em_outcome *outcome)
+{
+    free(outcome->token);
+    free(outcome->logit);
+    *outcome = (em_outcome){0};
+}
+
+/* ---- one batch ---- */
+
+/* What the stages of one run share. Arrays are this rank's; T_r tokens are its own. */
+typedef struct em_pass {
+    em_model *model;
+    const em_batch *batch;
+    em_trace *trace;
+    em_profile *profile;
+    int64_t T, own, first; /* tokens in all, here, and the first of those here */
+    float *h;              /* [T_r, D] the residual stream */
+    float *x;              /* [T_r, D] a norm of it */
+    float *delta;          /* [T_r, D] what a stage adds */
+    float *rope;           /* [T, C] */
+    em_exchange *gather, *sum_home;
+} em_pass;
+
+static const em_matrix *blocks_of(const em_pass *pass, em_tensor tensor, int64_t layer)
+{
+    return em_weights_of(&pass->model->weights, tensor, layer);
+}
+
+/* Move rows; first wait for all, so that waiting and moving are told apart. */
+static void move(em_pass *pass, int64_t layer, em_phase phase, const em_exchange *plan, const float *from, float *to)
+{
+    em_exchange_wait(pass->model->comm);
+    em_profile_lap(pass->profile, layer, EM_PHASE_WAIT);
+    em_exchange_move(plan, pass->model->config.emb_size, from, to);
+    em_profile_lap(pass->profile, layer, phase);
+    em_profile_sent(pass->profile, layer, phase, em_exchange_rows_to_others(plan));
+}
+
+static void norm(em_pass *pass, em_tensor tensor, int64_t layer, const float *x, float *y)
+{
+    const em_config *config = &pass->model->config;
+    em_rms_norm(pass->own, config->emb_size, x, em_weights_common(&pass->model->weights, tensor, layer),
+                config->rms_norm_eps, y);
+}
+
+/* Record a quantity of this rank's own tokens, width numbers each. */
+static void record(em_pass *pass, em_quantity quantity, int64_t layer, int64_t width, const void *data)
+{
+    if (pass->trace && pass->own > 0)
+        em_trace_put(pass->trace, quantity, layer, pass->first, pass->own, 0, width, data, width);
+}
+
+static void embed(em_pass *pass)
+{
+    em_model *m = pass->model;
+    const em_batch *b = pass->batch;
+    const em_matrix *blocks = blocks_of(pass, EM_EMBEDDING, 0);
+    em_stand(-1, "embedding");
+    em_exchange *plan = em_plan_embedding(m->comm, &m->layout, b->num_tokens, b->token_id);
+    int64_t rows = em_embedding_look_up(&m->config, &m->layout, m->rank, blocks, b->num_tokens, b->token_id, NULL);
+    float *found = em_alloc(rows * m->config.emb_size, sizeof(float));
+    em_embedding_look_up(&m->config, &m->layout, m->rank, blocks, b->num_tokens, b->token_id, found);
+    em_profile_lap(pass->profile, m->config.num_layers, EM_PHASE_EMBEDDING);
+    move(pass, m->config.num_layers, EM_PHASE_EMBEDDING, plan, found, pass->h);
+    free(found);
+    em_exchange_free(plan);
+}
+
+/* ---- attention ---- */
+
+/* Queries, keys, values and results of the heads here: T tokens, all heads of this rank beside each other. */
+typedef struct head_state {
+    float *q, *k, *v, *z;
+} head_state;
+
+static void record_heads(em_pass *pass, int64_t layer, const em_attention *a, const head_state *s)
+{
+    int64_t C = pass->model->config.key_size, T = pass->T;
+    int64_t width = em_range_size(a->heads) * C, kv_width = 0;
+    if (width == 0 || !pass->trace) return;
+    /* a key/value head is recorded by its owner, even where others repeat it */
+    em_range own = {a->kv_heads.end, a->kv_heads.end};
+    for (int64_t h = a->kv_heads.end - 1; h >= a->kv_heads.begin; h--)
+        if (em_layout_kv_owner(&pass->model->layout, h) == pass->model->rank) own.begin = h;
+    kv_width = em_range_size(a->kv_heads) * C;
+    int64_t skip = (own.begin - a->kv_heads.begin) * C;
+    em_trace_put(pass->trace, EM_ATTN_Q, layer, 0, T, a->heads.begin * C, width, s->q, width);
+    em_trace_put(pass->trace, EM_ATTN_Z, layer, 0, T, a->heads.begin * C, width, s->z, width);
+    if (em_range_size(own) == 0) return;
+    em_trace_put(pass->trace, EM_ATTN_K, layer, 0, T, own.begin * C, em_range_size(own) * C, s->k + skip, kv_width);
+    em_trace_put(pass->trace, EM_ATTN_V, layer, 0, T, own.begin * C, em_range_size(own) * C, s->v + skip, kv_width);
+}
+
+/* The heads here at work on x [T, D]: parts [nodes here, T, D]. */
+static void run_heads(em_pass *pass, int64_t layer, const float *x, float *parts)
+{
+    em_model *m = pass->model;
+    const em_cover *cover = &m->head_cover;
+    em_attention a = {.config = &m->config,
+                      .heads = em_layout_heads(&m->layout, m->rank),
+                      .kv_heads = em_layout_kv_heads(&m->layout, m->rank),
+                      .query = blocks_of(pass, EM_ATTN_QUERY, layer),
+                      .key = blocks_of(pass, EM_ATTN_KEY, layer),
+                      .value = blocks_of(pass, EM_ATTN_VALUE, layer),
+                      .output = blocks_of(pass, EM_ATTN_OUTPUT, layer)};
+    int64_t width = pass->T * em_range_size(a.heads) * m->config.key_size;
+    int64_t kv_width = pass->T * em_range_size(a.kv_heads) * m->config.key_size;
+    head_state s = {em_alloc(width, sizeof(float)), em_alloc(kv_width, sizeof(float)),
+                    em_alloc(kv_width, sizeof(float)), em_alloc(width, sizeof(float))};
+    em_attention_project(&a, pass->T, x, pass->rope, s.q, s.k, s.v);
+    em_attention_attend(&a, pass->batch, s.q, s.k, s.v, s.z);
+    em_attention_output(&a, pass->T, s.z, cover->first_node[m->rank + 1] - cover->first_node[m->rank],
+                        cover->node + cover->first_node[m->rank], parts);
+    em_profile_lap(pass->profile, layer, EM_PHASE_ATTENTION);
+    record_heads(pass, layer, &a, &s);
+    em_profile_lap(pass->profile, layer, EM_PHASE_TRACE);
+    free(s.q);
+    free(s.k);
+    free(s.v);
+    free(s.z);
+}
+
+static void attend(em_pass *pass, int64_t layer)
+{
+    em_model *m = pass->model;
+    const em_cover *cover = &m->head_cover;
+    int64_t D = m->config.emb_size, size = pass->own * D;
+    int nodes_here = cover->first_node[m->rank + 1] - cover->first_node[m->rank];
+    em_stand((int)layer, "attention");
+    norm(pass, EM_ATTN_NORM_PRE, layer, pass->h, pass->x);
+    em_profile_lap(pass->profile, layer, EM_PHASE_ATTENTION);
+
+    float *all = em_alloc(nodes_here > 0 ? pass->T * D : 0, sizeof(float));
+    float *parts = em_alloc(nodes_here * pass->T * D, sizeof(float));
+    move(pass, layer, EM_PHASE_GATHER, pass->gather, pass->x, all);
+    if (nodes_here > 0) run_heads(pass, layer, all, parts);
+    free(all);
+
+    float *home = em_alloc(cover->num_nodes * size, sizeof(float));
+    move(pass, layer, EM_PHASE_SUM, pass->sum_home, parts, home);
+    free(parts);
+    em_tree_finish(m->config.num_q_heads, cover->node, size, size, home);
+    norm(pass, EM_ATTN_NORM_POST, layer, home, pass->delta);
+    em_add(size, pass->delta, pass->h);
+    free(home);
+    em_profile_lap(pass->profile, layer, EM_PHASE_SUM);
+}
+
+/* ---- experts ---- */
+
+/* Everyone's choices: expert [T, S] from each owner's. */
+static int32_t *share_choices(em_pass *pass, const int32_t *mine)
+{
+    em_model *m = pass->model;
+    int64_t S = m->config.num_selected_experts, *count = em_alloc(m->num_ranks, sizeof *count);
+    for (int r = 0; r < m->num_ranks; r++) count[r] = em_range_size(em_layout_tokens(&m->layout, pass->T, r)) * S;
+    int32_t *all = em_alloc(pass->T * S, sizeof *all);
+    em_exchange_all(m->comm, count, (int)sizeof *all, mine, all);
+    free(count);
+    return all;
+}
+
+/* Choose experts for this rank's tokens; weight [T_r, S] is filled; returns where everyone's rows go. */
+static em_routing *route(em_pass *pass, int64_t layer, float *weight)
+{
+    em_model *m = pass->model;
+    int64_t E = m->config.num_experts, S = m->config.num_selected_experts;
+    float *logits = em_alloc(pass->own * E, sizeof(float)), *probs = em_alloc(pass->own * E, sizeof(float));
+    int32_t *chosen = em_alloc(pass->own * S, sizeof(int32_t));
+    norm(pass, EM_FFN_NORM_PRE, layer, pass->h, pass->x);
+    em_router_choose(&m->config, pass->own, pass->x, em_weights_common(&m->weights, EM_ROUTER, layer), logits, probs,
+                     chosen, weight);
+    em_profile_lap(pass->profile, layer, EM_PHASE_ROUTER);
+    record(pass, EM_FFN_IN, layer, m->config.emb_size, pass->x);
+    record(pass, EM_ROUTER_LOGITS, layer, E, logits);
+    record(pass, EM_ROUTER_PROBS, layer, E, probs);
+    record(pass, EM_EXPERT_INDICES, layer, S, chosen);
+    record(pass, EM_EXPERT_WEIGHTS, layer, S, weight);
+    em_profile_lap(pass->profile, layer, EM_PHASE_TRACE);
+
+    int32_t *expert = share_choices(pass, chosen);
+    em_routing *routing = em_routing_make(m->comm, &m->layout, m->expert_cover, pass->T, S, expert);
+    for (int64_t key = 0; key < pass->T * S; key++) pass->profile->load[layer * E + expert[key]]++;
+    free(logits);
+    free(probs);
+    free(chosen);
+    free(expert);
+    em_profile_lap(pass->profile, layer, EM_PHASE_ROUTER);
+    return routing;
+}
+
+typedef struct hidden_record {
+    em_pass *pass;
+    const em_routing *routing;
+    int64_t layer;
+} hidden_record;
+
+static void record_hidden(void *context, em_range neurons, int64_t first_row, int64_t rows, const float *hidden)
+{
+    const hidden_record *r = context;
+    const em_config *config = &r->pass->model->config;
+    int64_t S = config->num_selected_experts, n = em_range_size(neurons);
+    em_profile_lap(r->pass->profile, r->layer, EM_PHASE_EXPERTS);
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t key = r->routing->row_key[first_row + i];
+        em_trace_put(r->pass->trace, EM_FFN_HIDDEN, r->layer, key / S, 1, key % S * config->ffn_size + neurons.begin, n,
+                     hidden + i * n, n);
+    }
+    em_profile_lap(r->pass->profile, r->layer, EM_PHASE_TRACE);
+}
+
+/* delta [T_r, D] = each token's experts, in order of choice: parts, summed along the tree, times the router's weight. */
+static void weigh_choices(em_pass *pass, const em_routing *routing, const float *weight, float *parts)
+{
+    em_model *m = pass->model;
+    int64_t D = m->config.emb_size, S = m->config.num_selected_experts;
+    memset(pass->delta, 0, (size_t)(pass->own * D) * sizeof(float));
+    for (int64_t key = 0; key < pass->own * S; key++)
+        em_add_scaled(D, weight[key], parts + routing->first_part[key] * D, pass->delta + key / S * D);
+}
+
+static void finish_trees(em_pass *pass, const em_routing *routing, float *parts)
+{
+    em_model *m = pass->model;
+    int64_t D = m->config.emb_size, keys = pass->own * m->config.num_selected_experts;
+    for (int64_t key = 0; key < keys; key++)
+        em_tree_finish(m->layout.slices_per_expert, m->expert_cover[routing->own_expert[key]].node, D, D,
+                       parts + routing->first_part[key] * D);
+}
+
+static void run_experts(em_pass *pass, int64_t layer, const em_routing *routing, const float *rows, float *outputs)
+{
+    em_model *m = pass->model;
+    em_experts experts = {.config = &m->config,
+                          .layout = &m->layout,
+                          .rank = m->rank,
+                          .covers = m->expert_cover,
+                          .gate = blocks_of(pass, EM_FFN_GATE, layer),
+                          .up = blocks_of(pass, EM_FFN_UP, layer),
+                          .down = blocks_of(pass, EM_FFN_DOWN, layer),
+                          .up_bias = blocks_of(pass, EM_FFN_UP_BIAS, layer),
+                          .down_bias = blocks_of(pass, EM_FFN_DOWN_BIAS, layer)};
+    hidden_record context = {pass, routing, layer};
+    bool recorded = em_trace_wants(pass->trace, EM_FFN_HIDDEN, layer);
+    em_experts_run(&experts, routing->first_row, rows, routing->first_output, outputs, recorded ? record_hidden : NULL,
+                   &context);
+    em_profile_lap(pass->profile, layer, EM_PHASE_EXPERTS);
+}
+
+static void record_exchange(em_pass *pass, int64_t layer, const em_routing *routing)
+{
+    int P = pass->model->num_ranks;
+    int64_t *rows = em_alloc(P, sizeof *rows);
+    for (int r = 0; r < P; r++) rows[r] = routing->dispatch->send[r].count;
+    em_trace_exchange(pass->trace, layer, rows, pass->profile->load + layer * pass->model->config.num_experts);
+    free(rows);
+}
+
+static void feed_forward(em_pass *pass, int64_t layer)
+{
+    em_model *m = pass->model;
+    int64_t D = m->config.emb_size;
+    em_stand((int)layer, "router");
+    float *weight = em_alloc(pass->own * m->config.num_selected_experts, sizeof(float));
+    em_routing *routing = route(pass, layer, weight);
+
+    em_stand((int)layer, "dispatch");
+    float *rows = em_alloc(routing->num_rows * D, sizeof(float));
+    move(pass, layer, EM_PHASE_DISPATCH, routing->dispatch, pass->x, rows);
+    em_stand((int)layer, "experts");
+    float *outputs = em_alloc(routing->num_outputs * D, sizeof(float));
+    run_experts(pass, layer, routing, rows, outputs);
+    free(rows);
+
+    em_stand((int)layer, "combine");
+    float *parts = em_alloc(routing->num_parts * D, sizeof(float));
+    move(pass, layer, EM_PHASE_COMBINE, routing->combine, outputs, parts);
+    free(outputs);
+    finish_trees(pass, routing, parts);
+    weigh_choices(pass, routing, weight, parts);
+    norm(pass, EM_FFN_NORM_POST, layer, pass->delta, pass->delta);
+    em_add(pass->own * D, pass->delta, pass->h);
+    em_profile_lap(pass->profile, layer, EM_PHASE_COMBINE);
+    record_exchange(pass, layer, routing);
+    free(parts);
+    free(weight);
+    em_routing_free(routing);
+}
+
+static bool run_layer(em_pass *pass, int64_t layer, em_status *status)
+{
+    int64_t D = pass->model->config.emb_size;
+    record(pass, EM_RESID_PRE, layer, D, pass->h);
+    em_profile_lap(pass->profile, layer, EM_PHASE_TRACE);
+    attend(pass, layer);
+    record(pass, EM_ATTN_OUT, layer, D, pass->delta);
+    record(pass, EM_RESID_MID, layer, D, pass->h);
+    em_profile_lap(pass->profile, layer, EM_PHASE_TRACE);
+    feed_forward(pass, layer);
+    record(pass, EM_FFN_OUT, layer, D, pass->delta);
+    record(pass, EM_RESID_POST, layer, D, pass->h);
+    bool good = em_trace_layer(pass->trace, layer, status);
+    em_profile_lap(pass->profile, layer, EM_PHASE_TRACE);
+    return good;
+}
+
+/* ---- output ---- */
+
+/* One rank's best next tokens of one sequence. */
+typedef struct best {
+    int32_t token[EM_NUM_BEST]; /* -1: fewer than that here */
+    float logit[EM_NUM_BEST];
+} best;
+
+static best best_of(em_range held, const float *logits)
+{
+    best found;
+    int64_t n = em_range_size(held);
+    int32_t index[EM_NUM_BEST];
+    em_top(n, logits, EM_NUM_BEST, index);
+    for (int i = 0; i < EM_NUM_BEST; i++) {
+        found.token[i] = index[i] < 0 ? -1 : (int32_t)held.begin + index[i];
+        found.logit[i] = index[i] < 0 ? 0 : logits[index[i]];
+    }
+    return found;
+}
+
+/* Everyone's best of one sequence, rank by rank, merged; of equals the lower token comes first, as ranks ascend. */
+static void merge_best(int num_ranks, int64_t stride, const best *all, int num_best, int32_t *token, float *logit)
+{
+    int *next = em_zeroed(num_ranks, sizeof *next);
+    for (int i = 0; i < num_best; i++) {
+        int from = -1;
+        for (int r = 0; r < num_ranks; r++) {
+            const best *b = &all[r * stride];
+            if (next[r] == EM_NUM_BEST || b->token[next[r]] < 0) continue;
+            if (from < 0 || b->logit[next[r]] > all[from * stride].logit[next[from]]) from = r;
+        }
+        token[i] = all[from * stride].token[next[from]];
+        logit[i] = all[from * stride].logit[next[from]++];
+    }
+    free(next);
+}
+
+/* logits [T, Vr] of all tokens, or of the last of each sequence: row s lies at last_row[s]. */
+static void find_best(em_pass *pass, em_range held, const float *logits, const int64_t *last_row, em_outcome *outcome)
+{
+    em_model *m = pass->model;
+    int64_t N = pass->batch->num_sequences;
+    best *mine = em_alloc(N, sizeof *mine), *all = em_alloc(N * m->num_ranks, sizeof *all);
+    for (int64_t s = 0; s < N; s++) mine[s] = best_of(held, logits + last_row[s] * em_range_size(held));
+    int64_t *count = em_alloc(m->num_ranks, sizeof *count);
+    for (int r = 0; r < m->num_ranks; r++) count[r] = N;
+    em_exchange_all(m->comm, count, (int)sizeof *mine, mine, all);
+    *outcome = (em_outcome){.num_sequences = N};
+    outcome->num_best = m->config.vocab_size < EM_NUM_BEST ? (int)m->config.vocab_size : EM_NUM_BEST;
+    outcome->token = em_zeroed(N * EM_NUM_BEST, sizeof(int32_t));
+    outcome->logit = em_zeroed(N * EM_NUM_BEST, sizeof(float));
+    for (int64_t s = 0; s < N; s++)
+        merge_best(m->num_ranks, N, all + s, outcome->num_best, outcome->token + s * EM_NUM_BEST,
+                   outcome->logit + s * EM_NUM_BEST);
+    free(count);
+    free(mine);
+    free(all);
+}
+
+/* The last norm; every row to the vocabulary's owners; scores recorded where they are made, the best of them home. */
+static void output(em_pass *pass, em_outcome *outcome)
+{
+    em_model *m = pass->model;
+    const em_batch *b = pass->batch;
+    int64_t outer = m->config.num_layers, D = m->config.emb_size;
+    em_range held = em_embedding_held(&m->layout, m->rank);
+    em_stand(-1, "output");
+    norm(pass, EM_FINAL_NORM, 0, pass->h, pass->x);
+    em_profile_lap(pass->profile, outer, EM_PHASE_OUTPUT);
+    record(pass, EM_FINAL_HIDDEN, 0, D, pass->x);
+    em_profile_lap(pass->profile, outer, EM_PHASE_TRACE);
+
+    bool *needs = em_alloc(m->num_ranks, sizeof *needs);
+    for (int r = 0; r < m->num_ranks; r++) needs[r] = em_range_size(em_layout_vocab_units(&m->layout, r)) > 0;
+    em_exchange *plan = em_plan_gather(m->comm, &m->layout, pass->T, needs);
+    float *x = em_alloc(needs[m->rank] ? pass->T * D : 0, sizeof(float));
+    move(pass, outer, EM_PHASE_OUTPUT, plan, pass->x, x);
+
+    bool recorded = em_trace_wants(pass->trace, EM_LOGITS, 0);
+    int64_t N = b->num_sequences, rows = recorded ? pass->T : N, *last_row = em_alloc(N, sizeof *last_row);
+    for (int64_t s = 0; s < N; s++) {
+        int64_t last = b->first_token[s + 1] - 1;
+        last_row[s] = recorded ? last : s;
+        if (!recorded && needs[m->rank]) memmove(x + s * D, x + last * D, (size_t)D * sizeof(float));
+    }
+    float *logits = em_alloc(rows * em_range_size(held), sizeof(float));
+    em_embedding_logits(&m->config, &m->layout, m->rank, blocks_of(pass, EM_EMBEDDING, 0), rows, x, logits);
+    find_best(pass, held, logits, last_row, outcome);
+    em_profile_lap(pass->profile, outer, EM_PHASE_OUTPUT);
+    if (recorded && em_range_size(held) > 0)
+        em_trace_put(pass->trace, EM_LOGITS, 0, 0, pass->T, held.begin, em_range_size(held), logits,
+                     em_range_size(held));
+    em_profile_lap(pass->profile, outer, EM_PHASE_TRACE);
+    free(logits);
+    free(last_row);
+    free(x);
+    free(needs);
+    em_exchange_free(plan);
+}
+
+static void open_pass(em_pass *pass)
+{
+    em_model *m = pass->model;
+    em_range own = em_layout_tokens(&m->layout, pass->batch->num_tokens, m->rank);
+    int64_t size = em_range_size(own) * m->config.emb_size;
+    pass->T = pass->batch->num_tokens;
+    pass->own = em_range_size(own);
+    pass->first = own.begin;
+    pass->h = em_alloc(size, sizeof(float));
+    pass->x = em_alloc(size, sizeof(float));
+    pass->delta = em_alloc(size, sizeof(float));
+    pass->rope = em_alloc(pass->T * m->config.key_size, sizeof(float));
+    em_rope_table(pass->T, m->config.key_size, pass->batch->position, m->config.rope_base, pass->rope);
+    bool *needs = em_alloc(m->num_ranks, sizeof *needs);
+    for (int r = 0; r < m->num_ranks; r++) needs[r] = em_range_size(em_layout_heads(&m->layout, r)) > 0;
+    pass->gather = em_plan_gather(m->comm, &m->layout, pass->T, needs);
+    pass->sum_home = em_plan_sum_home(m->comm, &m->layout, pass->T, &m->head_cover);
+    free(needs);
+}
+
+static void close_pass(em_pass *pass)
+{
+    free(pass->h);
+    free(pass->x);
+    free(pass->delta);
+    free(pass->rope);
+    em_exchange_free(pass->gather);
+    em_exchange_free(pass->sum_home);
+}
+
+bool em_model_run(em_model *model, const em_batch *batch, em_trace *trace, em_profile *profile, em_outcome *outcome,
+                  em_progress *progress, void *context, em_status *status)
+{
+    em_pass pass = {.model = model, .batch = batch, .trace = trace, .profile = profile};
+    int64_t L = model->config.num_layers;
+    bool good = true;
+    em_profile_start(profile);
+    open_pass(&pass);
+    embed(&pass);
+    for (int64_t layer = 0; good && layer < L; layer++) {
+        good = run_layer(&pass, layer, status);
+        if (good && progress) progress(context, (double)(layer + 1), (double)L);
+    }
+    if (good) output(&pass, outcome);
+    if (good && trace) good = em_trace_finish(trace, profile, status);
+    close_pass(&pass);
+    em_stand(-1, NULL);
+    return good;
+}

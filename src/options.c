@@ -1,0 +1,310 @@
+#include "options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+const em_option em_model_options[] = {
+    {"preset", "NAME", "start from a preset: article, grok1, demo or tiny (expertmesh presets)", 0},
+    {"config", "FILE", "model fields from a JSON file, over those of the preset", 0},
+    {"seed", "N", "seed of random weights (0)", 0},
+    {"storage", "TYPE", "how random weights are stored: f32, bf16 or int8 (f32)", 0},
+    {NULL, NULL, NULL, 0},
+};
+
+static const em_option help_option = {"help", NULL, "show this", 'h'};
+
+/* The command's options in one list: its own, those of the model, one for each config field, --help. names keeps the
+ * spelling of the fields. Returns the number. */
+typedef struct option_list {
+    em_option option[EM_MAX_OPTIONS];
+    char field_name[EM_NUM_CONFIG_FIELDS][40];
+    int count, first_field; /* first_field: count where there are none */
+} option_list;
+
+static void append_all(option_list *list, const em_option *options)
+{
+    for (; options->name; options++) list->option[list->count++] = *options;
+}
+
+static option_list list_options(const em_command *command)
+{
+    option_list list = {.count = 0};
+    append_all(&list, command->options);
+    if (command->takes_model) append_all(&list, em_model_options);
+    list.first_field = list.count;
+    for (int f = 0; command->takes_model && f < EM_NUM_CONFIG_FIELDS; f++) {
+        snprintf(list.field_name[f], sizeof list.field_name[f], "%s", em_config_fields[f].name);
+        for (char *c = list.field_name[f]; *c; c++)
+            if (*c == '_') *c = '-';
+        list.option[list.count++] = (em_option){NULL, "X", em_config_fields[f].meaning, 0};
+    }
+    list.option[list.count++] = help_option;
+    return list;
+}
+
+static const char *name_of(const option_list *list, int i)
+{
+    return list->option[i].name ? list->option[i].name : list->field_name[i - list->first_field];
+}
+
+/* Edit distance (Levenshtein 1966) between two short words. */
+static int distance(const char *a, const char *b)
+{
+    enum { LONGEST = 63 };
+    int row[LONGEST + 1], m = (int)strlen(a), n = (int)strlen(b);
+    if (m > LONGEST || n > LONGEST) return LONGEST;
+    for (int j = 0; j <= n; j++) row[j] = j;
+    for (int i = 1; i <= m; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (int j = 1; j <= n; j++) {
+            int change = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            int shorter = row[j - 1] < row[j] ? row[j - 1] + 1 : row[j] + 1;
+            row[j] = change < shorter ? change : shorter;
+        }
+    }
+    return row[n];
+}
+
+const char *em_nearest(const char *word, const char *const *names, int count)
+{
+    const char *nearest = NULL;
+    int best = (int)strlen(word) / 2 + 1;
+    for (int i = 0; i < count; i++) {
+        int d = distance(word, names[i]);
+        if (d < best) {
+            best = d;
+            nearest = names[i];
+        }
+    }
+    return nearest;
+}
+
+static bool unknown_option(const option_list *list, const em_command *command, const char *word, em_status *status)
+{
+    const char *names[EM_MAX_OPTIONS];
+    char typed[64];
+    for (int i = 0; i < list->count; i++) names[i] = name_of(list, i);
+    snprintf(typed, sizeof typed, "%.*s", (int)strcspn(word, "="), word);
+    const char *bare = typed + strspn(typed, "-"), *nearest = em_nearest(bare, names, list->count);
+    if (nearest)
+        return em_fail(status, EM_USAGE, "%s: unknown option %s; the nearest is --%s", command->name, typed, nearest);
+    return em_fail(status, EM_USAGE, "%s: unknown option %s; expertmesh %s --help lists them all", command->name, typed,
+                   command->name);
+}
+
+static void describe_for_getopt(const option_list *list, struct option *longs, char *shorts)
+{
+    *shorts++ = ':';
+    for (int i = 0; i < list->count; i++) {
+        longs[i] = (struct option){name_of(list, i), list->option[i].argument ? required_argument : no_argument, NULL,
+                                   256 + i};
+        if (!list->option[i].letter) continue;
+        *shorts++ = list->option[i].letter;
+        if (list->option[i].argument) *shorts++ = ':';
+    }
+    longs[list->count] = (struct option){0};
+    *shorts = '\0';
+}
+
+static int place_of_letter(const option_list *list, int letter)
+{
+    int i = 0;
+    while (list->option[i].letter != letter) i++;
+    return i;
+}
+
+bool em_options_parse(const em_command *command, int argc, char **argv, em_call *call, bool *wants_help,
+                      em_status *status)
+{
+    option_list list = list_options(command);
+    struct option longs[EM_MAX_OPTIONS + 1];
+    char shorts[2 * EM_MAX_OPTIONS];
+    describe_for_getopt(&list, longs, shorts);
+    optind = 1;
+    opterr = 0;
+    for (int got; (got = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
+        if (got == '?' && optopt >= 256)
+            return em_fail(status, EM_USAGE, "%s: --%s takes no argument", command->name, name_of(&list, optopt - 256));
+        if (got == '?') return unknown_option(&list, command, argv[optind - 1], status);
+        if (got == ':') return em_fail(status, EM_USAGE, "%s: %s needs an argument", command->name, argv[optind - 1]);
+        int i = got >= 256 ? got - 256 : place_of_letter(&list, got);
+        if (list.option[i].letter == 'h') {
+            *wants_help = true;
+            return true;
+        }
+        if (call->value[i])
+            return em_fail(status, EM_USAGE, "%s: --%s is given twice", command->name, name_of(&list, i));
+        call->value[i] = optarg ? optarg : "";
+    }
+    for (int i = optind; i < argc; i++) {
+        if (call->num_arguments == command->num_arguments)
+            return em_fail(status, EM_USAGE, "%s: too many arguments at \"%s\"; usage: expertmesh %s %s", command->name,
+                           argv[i], command->name, command->usage);
+        call->argument[call->num_arguments++] = argv[i];
+    }
+    if (call->num_arguments < command->num_arguments)
+        return em_fail(status, EM_USAGE, "%s: a file name is missing; usage: expertmesh %s %s", command->name,
+                       command->name, command->usage);
+    return true;
+}
+
+const char *em_option_value(const em_call *call, const char *name)
+{
+    option_list list = list_options(call->command);
+    for (int i = 0; i < list.count; i++)
+        if (strcmp(name_of(&list, i), name) == 0) return call->value[i];
+    em_die("%s has no option --%s", call->command->name, name);
+}
+
+static void print_option(FILE *out, const em_option *option, const char *name)
+{
+    char left[64];
+    snprintf(left, sizeof left, "%s--%s%s%s", option->letter ? (char[]){'-', option->letter, ',', ' ', 0} : "", name,
+             option->argument ? " " : "", option->argument ? option->argument : "");
+    fprintf(out, "  %-33s %s\n", left, option->meaning);
+}
+
+void em_options_help(const em_command *command, FILE *out)
+{
+    option_list list = list_options(command);
+    fprintf(out, "usage: expertmesh %s %s\n\n%s\n", command->name, command->usage, command->meaning);
+    if (command->more[0]) fprintf(out, "\n%s\n", command->more);
+    fprintf(out, "\noptions:\n");
+    for (int i = 0; i < list.count; i++) {
+        if (i == list.first_field && command->takes_model) fprintf(out, "\nthe model's shape, one field at a time:\n");
+        if (i == list.count - 1 && command->takes_model) fprintf(out, "\n");
+        print_option(out, &list.option[i], name_of(&list, i));
+    }
+}
+
+static bool add_span(const char **next, int64_t limit, bool *chosen)
+{
+    char *end;
+    errno = 0;
+    long long from = strtoll(*next, &end, 10), to = from;
+    if (end == *next || !isdigit((unsigned char)**next)) return false;
+    if (*end == '-') {
+        const char *second = end + 1;
+        to = strtoll(second, &end, 10);
+        if (end == second || !isdigit((unsigned char)*second)) return false;
+    }
+    if (errno || from > to || to >= limit || (*end != ',' && *end != '\0')) return false;
+    for (long long i = from; i <= to; i++) chosen[i] = true;
+    *next = *end == ',' ? end + 1 : end;
+    return *end == '\0' || **next != '\0';
+}
+
+int64_t *em_parse_list(const char *text, int64_t limit, const char *source, int64_t *count, em_status *status)
+{
+    bool *chosen = em_zeroed(limit, sizeof *chosen), good = *text != '\0';
+    for (const char *next = text; good && *next;) good = add_span(&next, limit, chosen);
+    int64_t *list = NULL;
+    *count = 0;
+    if (good) {
+        list = em_alloc(limit, sizeof *list);
+        for (int64_t i = 0; i < limit; i++)
+            if (chosen[i]) list[(*count)++] = i;
+    } else {
+        em_fail(status, EM_USAGE, "%s: \"%s\" is not a list like 0,4-7 of numbers from 0 to %lld", source, text,
+                (long long)limit - 1);
+    }
+    free(chosen);
+    return list;
+}
+
+bool em_options_seed(const em_call *call, uint64_t *seed, em_status *status)
+{
+    const char *text = em_option_value(call, "seed");
+    *seed = 0;
+    if (!text) return true;
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (!isdigit((unsigned char)*text) || *end || errno || value > INT64_MAX)
+        return em_fail(status, EM_USAGE, "--seed: \"%s\" is not a whole number from 0 to %lld", text,
+                       (long long)INT64_MAX);
+    *seed = value;
+    return true;
+}
+
+bool em_options_storage(const em_call *call, em_storage *storage, em_status *status)
+{
+    const char *text = em_option_value(call, "storage");
+    *storage = EM_F32;
+    if (!text || em_storage_parse(text, storage)) return true;
+    return em_fail(status, EM_USAGE, "--storage: \"%s\" is not f32, bf16 or int8", text);
+}
+
+const char *em_options_first_of_model(const em_call *call)
+{
+    option_list list = list_options(call->command);
+    for (int i = 0; i < list.count; i++) {
+        bool of_model = i >= list.first_field;
+        for (const em_option *o = em_model_options; o->name; o++) of_model |= strcmp(o->name, name_of(&list, i)) == 0;
+        if (!of_model || !call->value[i]) continue;
+        for (const em_option *o = em_model_options; o->name; o++)
+            if (strcmp(o->name, name_of(&list, i)) == 0) return o->name;
+        return em_config_fields[i - list.first_field].name;
+    }
+    return NULL;
+}
+
+/* Fields of a JSON file, read by rank 0 for all. */
+static bool read_config_file(const em_call *call, const char *path, em_config *config, uint32_t *given,
+                             em_status *status)
+{
+    if (call->rank == 0) em_config_read_json(path, config, given, status);
+    if (!em_agree(call->comm, status)) return false;
+    MPI_Bcast(config, (int)sizeof *config, MPI_BYTE, 0, call->comm);
+    MPI_Bcast(given, 1, MPI_UINT32_T, 0, call->comm);
+    return true;
+}
+
+static bool set_fields(const em_call *call, em_config *config, uint32_t *given, em_status *status)
+{
+    option_list list = list_options(call->command);
+    for (int f = 0; f < EM_NUM_CONFIG_FIELDS; f++) {
+        const char *text = call->value[list.first_field + f];
+        if (!text) continue;
+        char source[48];
+        snprintf(source, sizeof source, "--%s", list.field_name[f]);
+        if (!em_config_set(config, &em_config_fields[f], text, source, status)) return false;
+        *given |= UINT32_C(1) << f;
+    }
+    return true;
+}
+
+static bool start_from_preset(const char *name, em_config *config, em_status *status)
+{
+    const em_preset *preset = em_preset_find(name);
+    const char *names[EM_NUM_PRESETS];
+    if (preset) {
+        *config = preset->config;
+        return true;
+    }
+    for (int i = 0; i < EM_NUM_PRESETS; i++) names[i] = em_presets[i].name;
+    const char *nearest = em_nearest(name, names, EM_NUM_PRESETS);
+    return em_fail(status, EM_USAGE, "--preset: there is no \"%s\"; %s%s", name,
+                   nearest ? "the nearest is " : "expertmesh presets lists them", nearest ? nearest : "");
+}
+
+bool em_options_config(const em_call *call, em_config *config, em_status *status)
+{
+    const char *preset = em_option_value(call, "preset"), *file = em_option_value(call, "config");
+    const uint32_t all = (UINT32_C(1) << EM_NUM_CONFIG_FIELDS) - 1;
+    uint32_t given = preset ? all : 0;
+    *config = (em_config){0};
+    if (preset && !start_from_preset(preset, config, status)) return false;
+    if (file && !read_config_file(call, file, config, &given, status)) return false;
+    if (!set_fields(call, config, &given, status)) return false;
+    for (int f = 0; f < EM_NUM_CONFIG_FIELDS; f++)
+        if (!(given >> f & 1))
+            return em_fail(status, EM_USAGE, "the model's %s is not given: add --preset, or all fields by --config",
+                           em_config_fields[f].name);
+    return em_config_check(config, file ? file : "options", file ? EM_BAD_DATA : EM_USAGE, status);
+}

@@ -1,0 +1,30 @@
+/* summary.h: what a run prints about a model and about itself. */
+#ifndef EXPERTMESH_SUMMARY_H
+#define EXPERTMESH_SUMMARY_H
+
+#include "expertmesh/model.h"
+
+#include <stdio.h>
+
+/* The model's shape, parameters and bytes, in a few lines. */
+void em_summary_model(const em_source *source, FILE *out);
+
+/* Bytes that each rank holds, and their sum against the model's. Local: arithmetic for all ranks. */
+void em_summary_weights(const em_source *source, const em_layout *layout, FILE *out);
+
+/* The table of a run: per layer the load of each expert, rows and bytes exchanged, seconds by phase over ranks; then
+ * tokens per second and peak memory. Collective over the model's communicator; rank 0 prints to out. */
+void em_summary_run(const em_model *model, const em_profile *profile, int64_t num_tokens, double seconds, FILE *out);
+
+/* The likeliest next tokens of each sequence. */
+void em_summary_outcome(const em_outcome *outcome, bool bytes, FILE *out);
+
+/* A bar on a terminal, a line now and then elsewhere. An em_progress; context: an em_bar. */
+typedef struct em_bar {
+    const char *what; /* "layers" */
+    bool shown;       /* on this rank */
+    double start, last;
+} em_bar;
+void em_bar_update(void *context, double done, double all);
+
+#endif
