@@ -1,0 +1,40 @@
+# shellcheck shell=sh
+# jobs/mpi-env.sh: what Open MPI has to be told to run Expertmesh on one machine, whoever runs it and however few its cores.
+#
+#   . jobs/mpi-env.sh [RANKS]      before  mpirun -n RANKS expertmesh ...
+#
+# RANKS is the most ranks to be started here; without it, more than there are cores. What is set already stays as it is.
+# `ompi_info --param all all -l 9` describes each OMPI_MCA_ parameter.
+
+# Containers and fresh machines run everything as root, which mpirun refuses unless told twice that it is meant.
+if [ "$(id -u)" = 0 ]; then
+    export OMPI_ALLOW_RUN_AS_ROOT="${OMPI_ALLOW_RUN_AS_ROOT-1}"
+    export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="${OMPI_ALLOW_RUN_AS_ROOT_CONFIRM-1}"
+fi
+
+# Cores, not hardware threads (Open MPI counts its slots so), and no more of them than this process may use.
+em_cores=$(lscpu -b -p=Core,Socket 2>/dev/null | grep -v '^#' | sort -u | wc -l)
+if [ "$em_cores" -lt 1 ] || [ "$(nproc)" -lt "$em_cores" ]; then em_cores=$(nproc); fi
+case ${1-} in
+    '' | *[!0-9]*) em_ranks=$((em_cores + 1)) ;;
+    *) em_ranks=$1 ;;
+esac
+
+if [ "$em_cores" -lt "$em_ranks" ]; then
+    # Start more ranks than there are slots; otherwise mpirun stops with "not enough slots available".
+    export OMPI_MCA_rmaps_base_oversubscribe="${OMPI_MCA_rmaps_base_oversubscribe-1}"
+    # A rank that waits in MPI gives its core away instead of spinning on it, or the others on that core starve.
+    export OMPI_MCA_mpi_yield_when_idle="${OMPI_MCA_mpi_yield_when_idle-1}"
+    # Let the system move ranks between cores: bound, two may share one core while another idles.
+    export OMPI_MCA_hwloc_base_binding_policy="${OMPI_MCA_hwloc_base_binding_policy-none}"
+fi
+
+# Between hosts: notice a dead link in about 8 s instead of minutes. mpirun's daemons probe a connection that has been
+# silent for 5 s ...
+export OMPI_MCA_oob_tcp_keepalive_time="${OMPI_MCA_oob_tcp_keepalive_time-5}"
+# ... every second ...
+export OMPI_MCA_oob_tcp_keepalive_intvl="${OMPI_MCA_oob_tcp_keepalive_intvl-1}"
+# ... and end the job after three probes without an answer.
+export OMPI_MCA_oob_tcp_keepalive_probes="${OMPI_MCA_oob_tcp_keepalive_probes-3}"
+
+unset em_cores em_ranks
