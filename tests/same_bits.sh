@@ -1,0 +1,51 @@
+#!/bin/bash
+# same_bits.sh PROGRAM SOURCES SCRATCH: a trace on 1, 2, 3, 4, 5, 6, 8 and 12 ranks holds the same bits: h5diff finds nothing in
+# any recorded quantity. Also with fewer tokens than ranks, from a file instead of a seed, and recording only a part.
+set -euo pipefail
+program=$1 scratch=$3
+rm -rf "$scratch" && mkdir -p "$scratch" && cd "$scratch"
+
+# What depends on the ranks themselves.
+of_ranks='dispatch_rows|phase_seconds|outer_seconds|source_rank|rank'
+datasets_of() { h5ls "$1" | awk '{print $1}' | grep -vxE "$of_ranks"; }
+
+# same WHAT RANKS...: run with OPTIONS on 1 rank and on each of RANKS.
+same() {
+    local what=$1 ranks quantity
+    "$program" run "${options[@]}" --trace one.h5 --force >out 2>err || { cat out err; exit 1; }
+    for ranks in "${@:2}"; do
+        mpirun -n "$ranks" "$program" run "${options[@]}" --trace many.h5 --force >out 2>err || { cat out err; exit 1; }
+        for quantity in $(datasets_of one.h5); do
+            h5diff one.h5 many.h5 "/$quantity" "/$quantity" >difference ||
+                { echo "$what on $ranks ranks: $quantity differs"; head -20 difference; exit 1; }
+        done
+        "$program" compare one.h5 many.h5 >table || { cat table; exit 1; }
+    done
+    echo "$what: $(datasets_of one.h5 | wc -l) datasets, the same bits on 1 ${*:2} ranks"
+}
+
+printf '1 2 3\n200 100 50 25 12 6 3\n7\n%s\n' "$(seq -s ' ' 0 150)" >prompts
+options=(--preset tiny --seed 3 --tokens-file prompts)
+same 'tiny, 4 prompts' 2 3 4 5 6 8 12
+options=(--preset tiny --seed 3 --tokens '5 6')
+same 'two tokens' 3 5 12
+options=(--preset tiny --seed 4 --storage int8 --ffn-kind mlp --ffn-size 101 --num-q-heads 9 --num-kv-heads 3 --tokens-file prompts)
+same 'odd shapes in int8' 2 4 7
+options=(--preset tiny --storage bf16 --tokens-file prompts --trace-layers 1 --trace-tokens '0,3-9,160'
+    --trace-only 'logits,ffn_hidden,resid_post,attn_k')
+same 'a part recorded' 3 8
+
+# From a file, written by one number of ranks and read by another.
+mpirun -n 3 "$program" init --preset tiny --seed 3 --storage bf16 -o weights.h5 >out 2>err || { cat out err; exit 1; }
+"$program" init --preset tiny --seed 3 --storage bf16 -o weights1.h5 >out 2>err
+cmp weights.h5 weights1.h5
+"$program" run --preset tiny --seed 3 --storage bf16 --tokens-file prompts --trace seed.h5 >out 2>err
+options=(--weights weights.h5 --tokens-file prompts)
+same 'from a file' 2 5
+"$program" compare seed.h5 one.h5 >table || { cat table; exit 1; }
+
+# compare must notice one flipped bit.
+offset=$(h5dump -p -H -d /ffn_hidden many.h5 | awk '$1 == "OFFSET" {print $2}')
+printf '\1' | dd of=many.h5 bs=1 seek=$((offset + 400)) conv=notrunc 2>/dev/null
+if "$program" compare one.h5 many.h5 >table; then echo 'compare overlooked a flipped byte'; exit 1; fi
+grep -q 'ffn_hidden.*DIFFERS' table
