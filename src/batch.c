@@ -124,20 +124,20 @@ bool em_batch_add_file(em_batch *batch, const char *path, bool as_text, em_statu
     return good;
 }
 
-bool em_batch_check(const em_batch *batch, const em_config *config, int code, em_status *status)
+bool em_batch_check(const em_batch *batch, const em_config *config, const char *source, int code, em_status *status)
 {
     for (int64_t s = 0; s < batch->num_sequences; s++) {
         long long length = batch->first_token[s + 1] - batch->first_token[s];
         if (length > config->sequence_len)
-            return em_fail(status, code, "prompt %lld has %lld tokens, but sequence_len is %lld", (long long)s, length,
-                           (long long)config->sequence_len);
+            return em_fail(status, code, "%s: prompt %lld has %lld tokens, but the model's sequence_len is %lld",
+                           source, (long long)s, length, (long long)config->sequence_len);
     }
     for (int64_t t = 0; t < batch->num_tokens; t++)
         if (batch->token_id[t] >= config->vocab_size)
-            return em_fail(status, code, "prompt %d, place %d: token %d is outside the vocabulary, 0 to %lld",
-                           batch->sequence[t], batch->position[t], batch->token_id[t],
+            return em_fail(status, code, "%s: prompt %d, place %d: token %d is outside the vocabulary, 0 to %lld",
+                           source, batch->sequence[t], batch->position[t], batch->token_id[t],
                            (long long)config->vocab_size - 1);
     if (batch->num_tokens > INT32_MAX / config->num_selected_experts)
-        return em_fail(status, code, "%lld tokens in one batch are too many", (long long)batch->num_tokens);
+        return em_fail(status, code, "%s: %lld tokens in one batch are too many", source, (long long)batch->num_tokens);
     return true;
 }

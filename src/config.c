@@ -271,6 +271,23 @@ static bool check_ranges(em_config *config, const char *source, int code, em_sta
     return true;
 }
 
+/* Sizes that arithmetic can count and that a rank can list. */
+static bool check_size(const em_config *c, const char *source, int code, em_status *status)
+{
+    enum { MOST = 1 << 16 };
+    if (c->num_experts > MOST || c->num_q_heads > MOST)
+        return em_fail(status, code, "%s: %s is %lld, but must be at most %d", source,
+                       c->num_experts > MOST ? "num_experts" : "num_q_heads",
+                       (long long)(c->num_experts > MOST ? c->num_experts : c->num_q_heads), MOST);
+    double D = (double)c->emb_size, heads = (double)(c->num_q_heads + c->num_kv_heads) * (double)c->key_size;
+    double experts = (double)c->num_experts * (double)c->ffn_size * (c->ffn_kind == EM_FFN_GLU ? 3 : 2);
+    double parameters = D * ((double)c->vocab_size + (double)c->num_layers * (2 * heads + experts));
+    if (parameters > 1e15)
+        return em_fail(status, code, "%s: a model of this shape has %.3g parameters, but must have at most 1e15",
+                       source, parameters);
+    return true;
+}
+
 bool em_config_check(const em_config *config, const char *source, int code, em_status *status)
 {
     em_config copy = *config;
@@ -288,5 +305,5 @@ bool em_config_check(const em_config *config, const char *source, int code, em_s
     if (c->num_selected_experts > c->num_experts)
         return em_fail(status, code, "%s: num_selected_experts is %lld, but there are only %lld experts", source,
                        (long long)c->num_selected_experts, (long long)c->num_experts);
-    return true;
+    return check_size(c, source, code, status);
 }

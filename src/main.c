@@ -106,9 +106,9 @@ int main(int argc, char **argv)
     MPI_Comm_rank(call.comm, &call.rank);
     MPI_Comm_size(call.comm, &call.num_ranks);
     run_program(&call, argc, argv, &status);
+    if (fflush(stdout) != 0 || ferror(stdout)) em_fail(&status, EM_CANNOT_WRITE, "standard output cannot be written");
     em_agree(call.comm, &status);
     if (call.rank == 0 && status.text[0]) fprintf(stderr, "expertmesh: %s\n", status.text);
-    if (fflush(stdout) != 0 && status.code == EM_OK) status.code = EM_CANNOT_WRITE;
 
     free(command_line);
     MPI_Errhandler_free(&handler);

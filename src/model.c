@@ -55,7 +55,8 @@ static bool check_memory(MPI_Comm comm, const em_source *source, const em_layout
     return em_agree(comm, status);
 }
 
-bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, int64_t num_tokens, em_status *status)
+bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, int64_t num_tokens, em_progress *progress,
+                   void *context, em_status *status)
 {
     *model = (em_model){.config = source->config};
     MPI_Comm_dup(comm, &model->comm);
@@ -68,7 +69,7 @@ bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, int6
     model->head_cover = em_head_cover(&model->layout);
     model->expert_cover = em_expert_covers(&model->layout);
     if (check_memory(model->comm, source, &model->layout, model->rank, num_tokens, status)) {
-        em_weights_load(&model->weights, source, &model->layout, model->rank, status);
+        em_weights_load(&model->weights, source, &model->layout, model->rank, progress, context, status);
         if (em_agree(model->comm, status)) return true;
     }
     em_model_close(model);

@@ -73,7 +73,7 @@ static int distance(const char *a, const char *b)
 const char *em_nearest(const char *word, const char *const *names, int count)
 {
     const char *nearest = NULL;
-    int best = (int)strlen(word) / 2 + 1;
+    int best = (int)(strlen(word) + 1) / 2 + 1;
     for (int i = 0; i < count; i++) {
         int d = distance(word, names[i]);
         if (d < best) {
@@ -91,6 +91,8 @@ static bool unknown_option(const option_list *list, const em_command *command, c
     for (int i = 0; i < list->count; i++) names[i] = name_of(list, i);
     snprintf(typed, sizeof typed, "%.*s", (int)strcspn(word, "="), word);
     const char *bare = typed + strspn(typed, "-"), *nearest = em_nearest(bare, names, list->count);
+    for (int i = 0; !nearest && *bare && i < list->count; i++) /* a beginning of several names */
+        if (strncmp(names[i], bare, strlen(bare)) == 0) nearest = names[i];
     if (nearest)
         return em_fail(status, EM_USAGE, "%s: unknown option %s; the nearest is --%s", command->name, typed, nearest);
     return em_fail(status, EM_USAGE, "%s: unknown option %s; expertmesh %s --help lists them all", command->name, typed,
@@ -130,7 +132,8 @@ bool em_options_parse(const em_command *command, int argc, char **argv, em_call 
     for (int got; (got = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
         if (got == '?' && optopt >= 256)
             return em_fail(status, EM_USAGE, "%s: --%s takes no argument", command->name, name_of(&list, optopt - 256));
-        if (got == '?') return unknown_option(&list, command, argv[optind - 1], status);
+        char letter[] = {'-', (char)optopt, '\0'}; /* of several in one word, as -xy */
+        if (got == '?') return unknown_option(&list, command, optopt ? letter : argv[optind - 1], status);
         if (got == ':') return em_fail(status, EM_USAGE, "%s: %s needs an argument", command->name, argv[optind - 1]);
         int i = got >= 256 ? got - 256 : place_of_letter(&list, got);
         if (list.option[i].letter == 'h') {
@@ -240,18 +243,17 @@ bool em_options_storage(const em_call *call, em_storage *storage, em_status *sta
     return em_fail(status, EM_USAGE, "--storage: \"%s\" is not f32, bf16 or int8", text);
 }
 
-const char *em_options_first_of_model(const em_call *call)
+bool em_options_first_of_model(const em_call *call, char name[40])
 {
     option_list list = list_options(call->command);
     for (int i = 0; i < list.count; i++) {
         bool of_model = i >= list.first_field;
         for (const em_option *o = em_model_options; o->name; o++) of_model |= strcmp(o->name, name_of(&list, i)) == 0;
         if (!of_model || !call->value[i]) continue;
-        for (const em_option *o = em_model_options; o->name; o++)
-            if (strcmp(o->name, name_of(&list, i)) == 0) return o->name;
-        return em_config_fields[i - list.first_field].name;
+        snprintf(name, 40, "%s", name_of(&list, i));
+        return true;
     }
-    return NULL;
+    return false;
 }
 
 /* Fields of a JSON file, read by rank 0 for all. */

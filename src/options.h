@@ -65,8 +65,8 @@ int64_t *em_parse_list(const char *text, int64_t limit, const char *source, int6
 bool em_options_seed(const em_call *call, uint64_t *seed, em_status *status);
 bool em_options_storage(const em_call *call, em_storage *storage, em_status *status);
 
-/* Is any option given that shapes a model or its random weights? Its name, or NULL. */
-const char *em_options_first_of_model(const em_call *call);
+/* Is any option given that shapes a model or its random weights? name becomes that of the first. */
+bool em_options_first_of_model(const em_call *call, char name[40]);
 
 /* The config that --preset, --config and single fields make, checked. Collective: rank 0 reads the file of --config. */
 bool em_options_config(const em_call *call, em_config *config, em_status *status);

@@ -99,6 +99,23 @@ static em_type type_of(hid_t type)
     return EM_TYPE_OTHER;
 }
 
+/* In words, whatever it is. */
+static const char *describe_type(hid_t type, em_type_text buffer)
+{
+    em_type known = type_of(type);
+    H5T_class_t class = H5Tget_class(type);
+    bool is_signed = class == H5T_INTEGER && H5Tget_sign(type) != H5T_SGN_NONE;
+    const char *kind = class == H5T_FLOAT ? "float" : is_signed ? "int" : "uint";
+    if (known != EM_TYPE_OTHER)
+        snprintf(buffer, sizeof(em_type_text), "%s", em_type_name(known));
+    else if (class != H5T_FLOAT && class != H5T_INTEGER)
+        snprintf(buffer, sizeof(em_type_text), "neither a number nor text");
+    else
+        snprintf(buffer, sizeof(em_type_text), "%s%s%zu", H5Tget_order(type) == H5T_ORDER_BE ? "big-endian " : "", kind,
+                 8 * H5Tget_size(type));
+    return buffer;
+}
+
 /* ---- failing ---- */
 
 static herr_t keep_innermost(unsigned depth, const H5E_error2_t *error, void *text)
@@ -158,14 +175,12 @@ em_store *em_store_create(const char *path, em_status *status)
 static bool can_open(const char *path, em_status *status)
 {
     struct stat info;
+    if (stat(path, &info) != 0) return em_fail(status, EM_NO_INPUT, "%s: %s", path, strerror(errno));
+    if (!S_ISREG(info.st_mode))
+        return em_fail(status, EM_NO_INPUT, "%s: not a plain file", path); /* a pipe would block */
     int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0 || fstat(file, &info) != 0) {
-        int reason = errno;
-        if (file >= 0) close(file);
-        return em_fail(status, EM_NO_INPUT, "%s: %s", path, strerror(reason));
-    }
+    if (file < 0) return em_fail(status, EM_NO_INPUT, "%s: %s", path, strerror(errno));
     close(file);
-    if (!S_ISREG(info.st_mode)) return em_fail(status, EM_NO_INPUT, "%s: not a file", path);
     if (H5Fis_hdf5(path) <= 0) {
         H5Eclear2(H5E_DEFAULT);
         return em_fail(status, EM_BAD_DATA, "%s: not an HDF5 file (%lld bytes, without HDF5's signature)", path,
@@ -269,13 +284,16 @@ static hid_t open_attribute(em_store *store, const char *object, const char *nam
     }
     hid_t attribute = H5Aopen_by_name(store->file, object, name, H5P_DEFAULT, H5P_DEFAULT);
     hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
-    bool fits = attribute >= 0 && H5Sget_simple_extent_npoints(space) == 1 &&
-                (H5Tget_class(type) == class || (class == H5T_FLOAT && H5Tget_class(type) == H5T_INTEGER));
+    bool one = attribute >= 0 && H5Sget_simple_extent_npoints(space) == 1;
+    bool fits = one && (H5Tget_class(type) == class || (class == H5T_FLOAT && H5Tget_class(type) == H5T_INTEGER));
+    em_type_text found;
+    describe_type(type, found);
     H5Tclose(type);
     H5Sclose(space);
     if (fits) return attribute;
     if (attribute >= 0) H5Aclose(attribute);
-    em_fail(status, EM_BAD_DATA, "%s: attribute \"%s\" of %s is not %s", store->path, name, object, wanted);
+    em_fail(status, EM_BAD_DATA, "%s: attribute \"%s\" of %s is %s%s, but must be %s", store->path, name, object,
+            one ? "" : "not one value of ", found, wanted);
     return -1;
 }
 
@@ -470,6 +488,15 @@ bool em_store_find(em_store *store, const char *name, em_dataset *dataset, em_st
     bool good = describe(store, data, dataset, status);
     H5Dclose(data);
     return good;
+}
+
+const char *em_store_type(em_store *store, const em_dataset *dataset, em_type_text buffer)
+{
+    hid_t data = H5Dopen2(store->file, dataset->name, H5P_DEFAULT), type = H5Dget_type(data);
+    describe_type(type, buffer);
+    H5Tclose(type);
+    H5Dclose(data);
+    return buffer;
 }
 
 typedef struct name_list {

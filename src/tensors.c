@@ -113,6 +113,7 @@ size_t em_storage_bytes(em_storage storage)
 em_storage em_tensor_storage(em_tensor tensor, em_storage storage)
 {
     switch (tensor) {
+    case EM_EMBEDDING: return storage == EM_INT8 ? EM_BF16 : storage;
     case EM_ATTN_QUERY:
     case EM_ATTN_KEY:
     case EM_ATTN_VALUE:

@@ -192,8 +192,9 @@ static bool check_shape(const em_store *store, const em_dataset *found, const em
                            found->name, em_dims(found, have), shape->reason, em_dims(&wanted, want));
 }
 
-static bool check_type(const em_store *store, em_form *form, bool quantised, em_status *status)
+static bool check_type(em_store *store, em_form *form, bool quantised, em_status *status)
 {
+    em_type_text found;
     switch (form->data.type) {
     case EM_TYPE_F32: form->storage = EM_F32; return true;
     case EM_TYPE_BF16: form->storage = EM_BF16; break;
@@ -202,7 +203,7 @@ static bool check_type(const em_store *store, em_form *form, bool quantised, em_
     }
     if (quantised) return true;
     return em_fail(status, EM_BAD_DATA, "%s: %s is stored as %s, but must be %s (little-endian)", em_store_path(store),
-                   form->data.name, em_type_name(form->data.type),
+                   form->data.name, em_store_type(store, &form->data, found),
                    form->data.type == EM_TYPE_BF16 || form->data.type == EM_TYPE_INT8
                        ? "float32: norms, biases and routers always are"
                        : "float32, bfloat16 or int8");
@@ -214,9 +215,10 @@ static bool find_scale(em_store *store, em_form *form, const em_tensor_shape *sh
     char name[sizeof form->data.name];
     if ((size_t)snprintf(name, sizeof name, "%s_scale", form->data.name) >= sizeof name) return false;
     if (!em_store_find(store, name, scale, status)) return false;
+    em_type_text found;
     if (scale->type != EM_TYPE_F32)
         return em_fail(status, EM_BAD_DATA, "%s: %s is stored as %s, but scales must be float32", em_store_path(store),
-                       scale->name, em_type_name(scale->type));
+                       scale->name, em_store_type(store, scale, found));
     em_dims_text have;
     int last = shape->rank - 1;
     bool fits = scale->rank == shape->rank;
@@ -332,6 +334,7 @@ static bool check_finite(const em_source *source, const em_dataset *dataset, con
     int64_t at = f32 ? em_first_not_finite(rows * cols, f32) : em_first_not_finite_bf16(rows * cols, bf16);
     if (at < 0) return true;
     em_dims_text place;
+    char layer[32] = "";
     em_dataset index = {.rank = dataset->rank};
     int64_t row = block->rows.begin + at / cols;
     int last = dataset->rank - 1;
@@ -340,8 +343,9 @@ static bool check_finite(const em_source *source, const em_dataset *dataset, con
         index.dims[last - 1] = em_tensor_shape_of(&source->config, block->tensor).rows > 1 ? row : block->expert;
     if (last >= 2) index.dims[0] = block->expert;
     float value = f32 ? f32[at] : em_bf16_to_f32(bf16[at]);
-    return em_fail(status, EM_BAD_DATA, "%s: layer %lld: %s%s is %s: weights must be finite numbers",
-                   em_store_path(source->store), (long long)block->layer, dataset->name, em_dims(&index, place),
+    if (block->tensor >= EM_FIRST_LAYER_TENSOR) snprintf(layer, sizeof layer, "layer %lld: ", (long long)block->layer);
+    return em_fail(status, EM_BAD_DATA, "%s: %s%s%s is %s, but weights must be finite numbers",
+                   em_store_path(source->store), layer, dataset->name, em_dims(&index, place),
                    isnan(value) ? "NaN" : "infinite");
 }
 
@@ -368,6 +372,9 @@ static bool read_block(const em_source *source, const em_form *form, const em_bl
 typedef struct loading {
     em_weights *weights;
     const em_source *source;
+    em_progress *progress;
+    void *context;
+    double done, all; /* bytes */
     em_status *status;
 } loading;
 
@@ -379,9 +386,13 @@ static bool load_block(void *context, const em_block *block)
         &l->weights->block[(int64_t)block->tensor * l->weights->num_layers + block->layer][block->place];
     em_stand((int)block->layer, l->source->store ? "reading weights" : "generating weights");
     allocate(l->source, form, block, matrix);
-    if (l->source->store) return read_block(l->source, form, block, matrix, l->status);
-    em_random_fill(&l->source->config, l->source->seed, block->tensor, block->layer, block->expert, block->rows,
-                   block->cols, matrix);
+    if (!l->source->store)
+        em_random_fill(&l->source->config, l->source->seed, block->tensor, block->layer, block->expert, block->rows,
+                       block->cols, matrix);
+    else if (!read_block(l->source, form, block, matrix, l->status))
+        return false;
+    l->done += (double)em_matrix_bytes(matrix);
+    if (l->progress) l->progress(l->context, l->done, l->all);
     return true;
 }
 
@@ -392,7 +403,8 @@ static bool count_place(void *places, const em_block *block)
     return true;
 }
 
-bool em_weights_load(em_weights *weights, const em_source *source, const em_layout *layout, int rank, em_status *status)
+bool em_weights_load(em_weights *weights, const em_source *source, const em_layout *layout, int rank,
+                     em_progress *progress, void *context, em_status *status)
 {
     const em_config *config = &source->config;
     *weights = (em_weights){.num_layers = config->num_layers};
@@ -402,7 +414,9 @@ bool em_weights_load(em_weights *weights, const em_source *source, const em_layo
     for (em_tensor t = 0; t < EM_NUM_TENSORS; t++)
         for (int64_t layer = 0; layer < em_tensor_layers(config, t); layer++)
             weights->block[(int64_t)t * config->num_layers + layer] = em_zeroed(weights->places[t], sizeof(em_matrix));
-    bool good = em_weights_blocks(config, layout, rank, load_block, &(loading){weights, source, status});
+    em_held held = em_weights_held(source, layout, rank);
+    loading l = {weights, source, progress, context, 0, (double)(held.owned + held.repeated), status};
+    bool good = em_weights_blocks(config, layout, rank, load_block, &l);
     em_stand(-1, NULL);
     return good;
 }

@@ -28,7 +28,7 @@ static em_outcome run_on(MPI_Comm comm, const em_config *config, em_storage stor
     em_status status = {0};
     em_outcome outcome = {0};
     em_source_generate(&source, config, 5, storage);
-    CU_ASSERT(em_model_open(&model, comm, &source, batch->num_tokens, &status));
+    CU_ASSERT(em_model_open(&model, comm, &source, batch->num_tokens, NULL, NULL, &status));
     em_profile_open(profile, config->num_layers, config->num_experts);
     CU_ASSERT(em_model_run(&model, batch, NULL, profile, &outcome, NULL, NULL, &status));
     CU_ASSERT_STRING_EQUAL(status.text, "");

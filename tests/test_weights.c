@@ -61,7 +61,7 @@ static void held_is_what_was_told(void)
         em_weights weights;
         em_status status = {0};
         em_source_generate(&source, &config, 7, storage);
-        CU_ASSERT(em_weights_load(&weights, &source, &layout, suite_rank(), &status));
+        CU_ASSERT(em_weights_load(&weights, &source, &layout, suite_rank(), NULL, NULL, &status));
         em_held held = em_weights_held(&source, &layout, suite_rank());
         CU_ASSERT_EQUAL(bytes_allocated(&weights, &config), held.owned + held.repeated);
         em_tensor_shape up = em_tensor_shape_of(&config, EM_FFN_UP);
@@ -141,8 +141,8 @@ static void file_and_seed_give_the_same(void)
             CU_ASSERT(em_source_open(&file, name, &status));
             CU_ASSERT_EQUAL(memcmp(&file.config, &config, sizeof config), 0);
             em_source_generate(&seed, &config, 7, storage);
-            CU_ASSERT(em_weights_load(&mine, &file, &layout, suite_rank(), &status));
-            CU_ASSERT(em_weights_load(&whole, &seed, &single, 0, &status));
+            CU_ASSERT(em_weights_load(&mine, &file, &layout, suite_rank(), NULL, NULL, &status));
+            CU_ASSERT(em_weights_load(&whole, &seed, &single, 0, NULL, NULL, &status));
             CU_ASSERT_STRING_EQUAL(status.text, "");
             em_weights_blocks(&config, &layout, suite_rank(), compare_block,
                               &(comparison){&mine, &whole, &layout, &single});
@@ -164,7 +164,7 @@ static void blocks_are_parts_of_one_matrix(void)
     em_weights weights;
     em_status status = {0};
     em_source_generate(&seed, &config, 11, EM_F32);
-    CU_ASSERT(em_weights_load(&weights, &seed, &layout, 0, &status));
+    CU_ASSERT(em_weights_load(&weights, &seed, &layout, 0, NULL, NULL, &status));
     const em_matrix *query = em_weights_of(&weights, EM_ATTN_QUERY, 1),
                     *output = em_weights_of(&weights, EM_ATTN_OUTPUT, 1);
     em_source whole;
@@ -174,7 +174,7 @@ static void blocks_are_parts_of_one_matrix(void)
     em_layout one_layout = em_layout_make(&one_head, 1);
     em_weights one;
     em_source_generate(&whole, &one_head, 11, EM_F32);
-    CU_ASSERT(em_weights_load(&one, &whole, &one_layout, 0, &status));
+    CU_ASSERT(em_weights_load(&one, &whole, &one_layout, 0, NULL, NULL, &status));
     for (int64_t h = 0; h < config.num_q_heads; h++) {
         check_block(&query[h], em_weights_of(&one, EM_ATTN_QUERY, 1), h * config.key_size, 0);
         check_block(&output[h], em_weights_of(&one, EM_ATTN_OUTPUT, 1), 0, h * config.key_size);

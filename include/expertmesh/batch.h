@@ -29,8 +29,9 @@ bool em_batch_add_tokens(em_batch *batch, const char *text, const char *source, 
 /* Add the prompts of a file, one a line, as text or as tokens; blank lines are passed over. */
 bool em_batch_add_file(em_batch *batch, const char *path, bool as_text, em_status *status);
 
-/* Whether a model can run it: every token in the vocabulary, no prompt longer than sequence_len. */
-bool em_batch_check(const em_batch *batch, const em_config *config, int code, em_status *status);
+/* Whether a model can run it: every token in the vocabulary, no prompt longer than sequence_len. source (an option or a
+ * file) opens the message. */
+bool em_batch_check(const em_batch *batch, const em_config *config, const char *source, int code, em_status *status);
 
 #ifdef __cplusplus
 }

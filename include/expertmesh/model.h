@@ -38,8 +38,9 @@ typedef struct em_need {
 em_need em_model_need(const em_source *source, const em_layout *layout, int rank, int64_t num_tokens);
 
 /* Check that every host has the memory, then make or read the weights. Collective; the status is agreed. On failure the
- * model is closed. */
-bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, int64_t num_tokens, em_status *status);
+ * model is closed. progress (may be NULL) hears of bytes of weights on this rank. */
+bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, int64_t num_tokens, em_progress *progress,
+                   void *context, em_status *status);
 void em_model_close(em_model *model);
 
 /* The likeliest next tokens after the end of each sequence. */

@@ -82,6 +82,10 @@ bool em_store_attach(em_store *store, const char *dataset, int axis, const char 
 bool em_store_has(em_store *store, const char *name);
 bool em_store_find(em_store *store, const char *name, em_dataset *dataset, em_status *status);
 
+/* The type of a dataset in words, also of one that is EM_TYPE_OTHER: "float16", "big-endian float32". */
+typedef char em_type_text[48];
+const char *em_store_type(em_store *store, const em_dataset *dataset, em_type_text buffer);
+
 /* The names of all datasets, sorted, each with free, then the list with free. */
 char **em_store_list(em_store *store, int *count);
 

@@ -49,8 +49,8 @@ const char *em_storage_name(em_storage storage); /* "f32", "bf16", "int8" */
 bool em_storage_parse(const char *name, em_storage *storage);
 size_t em_storage_bytes(em_storage storage); /* of one number: 4, 2, 1 */
 
-/* The storage that a random model has for a tensor when its user asked for `storage`: norms, biases, the router and, as
- * in the published checkpoint, the embedding stay f32. */
+/* The storage that a random model has for a tensor when its user asked for `storage`: norms, biases and the router are
+ * always f32; the embedding of an int8 model is bf16, for a row of it is a token's whole input. */
 em_storage em_tensor_storage(em_tensor tensor, em_storage storage);
 
 /* "/layers/003/ffn_up", "/embedding". layer is ignored where the tensor has none. */

@@ -67,9 +67,13 @@ typedef struct em_weights {
     int64_t *places;   /* [EM_NUM_TENSORS] */
 } em_weights;
 
-/* Make or read this rank's blocks. Local. Fails on a file that cannot be read and on a NaN or infinite weight. */
+/* Hears how much of the work of this rank is done. */
+typedef void em_progress(void *context, double done, double all);
+
+/* Make or read this rank's blocks. Local. Fails on a file that cannot be read and on a NaN or infinite weight. progress
+ * (may be NULL) hears of bytes. */
 bool em_weights_load(em_weights *weights, const em_source *source, const em_layout *layout, int rank,
-                     em_status *status);
+                     em_progress *progress, void *context, em_status *status);
 void em_weights_free(em_weights *weights);
 
 /* This rank's blocks of a tensor, by place. */
@@ -86,7 +90,6 @@ static inline const float *em_weights_common(const em_weights *weights, em_tenso
 
 /* Write a random model to a file, each rank its part of every tensor, in blocks of a few megabytes. Collective; the status
  * is agreed. The file appears under its name when it is whole. progress (may be NULL) hears of bytes done by this rank. */
-typedef void em_progress(void *context, double done, double all);
 bool em_weights_write(MPI_Comm comm, const em_config *config, uint64_t seed, em_storage storage, const char *path,
                       em_progress *progress, void *context, em_status *status);
 

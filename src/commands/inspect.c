@@ -106,6 +106,7 @@ static bool print_dataset(em_store *store, const char *name, em_table *table, em
     if (!em_store_find(store, name, &data, status)) return false;
     em_dims_text dims;
     em_bytes_text bytes;
+    em_type_text type;
     char *meaning = NULL;
     if (em_store_has_attribute(store, name, "long_name") &&
         !em_store_get_text(store, name, "long_name", &meaning, status))
@@ -113,7 +114,7 @@ static bool print_dataset(em_store *store, const char *name, em_table *table, em
     em_table_cell(table, "%s", name + 1);
     em_table_cell(table, "%s", em_dims(&data, dims));
     print_axes(table, &data);
-    em_table_cell(table, "%s", em_type_name(data.type));
+    em_table_cell(table, "%s", em_store_type(store, &data, type));
     em_table_cell(table, "%s", em_bytes((double)em_dataset_count(&data) * (double)em_type_bytes(data.type), bytes));
     em_table_cell(table, "%s", meaning ? meaning : "");
     free(meaning);

@@ -75,11 +75,23 @@ static bool tokens_are_text(const em_call *call)
     return em_option_value(call, "prompt") || em_option_value(call, "prompt-file");
 }
 
+/* The prompts' file, or the option that holds them; and whose fault it is when they do not fit the model. */
+static const char *batch_source(const em_call *call, int *code)
+{
+    const char *text = em_option_value(call, "prompt-file"), *tokens = em_option_value(call, "tokens-file");
+    *code = text || tokens ? EM_BAD_DATA : EM_USAGE;
+    if (*code == EM_BAD_DATA) return text ? text : tokens;
+    return em_option_value(call, "prompt") ? "--prompt" : "--tokens";
+}
+
 /* Collective. */
 static bool open_source(const em_call *call, em_source *source, em_status *status)
 {
-    const char *path = em_option_value(call, "weights"), *other = em_options_first_of_model(call);
-    if (path && other) return em_fail(status, EM_USAGE, "run: --weights brings its own model; leave out --%s", other);
+    char other[40];
+    const char *path = em_option_value(call, "weights");
+    bool described = em_options_first_of_model(call, other);
+    if (path && described)
+        return em_fail(status, EM_USAGE, "run: --weights brings its own model; leave out --%s", other);
     if (path) {
         em_source_open(source, path, status);
         return em_agree(call->comm, status);
@@ -87,7 +99,7 @@ static bool open_source(const em_call *call, em_source *source, em_status *statu
     em_config config;
     uint64_t seed;
     em_storage storage;
-    if (!other) return em_fail(status, EM_USAGE, "run: which model? add --weights W.h5 or --preset NAME");
+    if (!described) return em_fail(status, EM_USAGE, "run: which model? add --weights W.h5 or --preset NAME");
     if (!em_options_config(call, &config, status) || !em_options_seed(call, &seed, status) ||
         !em_options_storage(call, &storage, status))
         return false;
@@ -128,11 +140,25 @@ static char *describe_weights(const em_call *call, const em_source *source)
     return em_text("random, %s", em_storage_name(storage));
 }
 
-/* Is the trace the file that the weights come from? */
+/* Both there, and one file? */
 static bool same_file(const char *a, const char *b)
 {
     struct stat x, y;
     return a && b && stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* A trace may replace no file that this run reads, not even by its name while it is being created. */
+static void keep_inputs(const em_call *call, const char *path, em_status *status)
+{
+    static const char *const inputs[] = {"weights", "prompt-file", "tokens-file", "config"};
+    char *partial = em_text("%s.partial", path);
+    for (int i = 0; i < 4; i++) {
+        const char *input = em_option_value(call, inputs[i]);
+        if (same_file(path, input) || same_file(partial, input))
+            em_fail(status, EM_CANNOT_WRITE, "--trace %s would replace %s, the file of --%s; it must go elsewhere",
+                    path, input, inputs[i]);
+    }
+    free(partial);
 }
 
 /* What to record; layers and tokens are freed by the caller. Collective: rank 0 looks at the disk. */
@@ -158,9 +184,8 @@ static bool read_request(const em_call *call, const em_source *source, const em_
     if (tokens &&
         !(request->tokens = em_parse_list(tokens, batch->num_tokens, "--trace-tokens", &request->num_tokens, status)))
         return false;
-    if (call->rank == 0 && em_output_free(request->path, request->force, status) &&
-        same_file(request->path, em_option_value(call, "weights")))
-        em_fail(status, EM_CANNOT_WRITE, "%s: holds the weights; a trace must go elsewhere", request->path);
+    if (call->rank == 0 && em_output_free(request->path, request->force, status))
+        keep_inputs(call, request->path, status);
     return em_agree(call->comm, status);
 }
 
@@ -200,10 +225,12 @@ static void run_model(const em_call *call, em_model *model, const em_source *sou
 
 static void run_source(const em_call *call, const em_source *source, const em_batch *batch, em_status *status)
 {
-    em_trace_request request;
+    em_trace_request request = {0};
     em_model model;
-    int wrong = em_option_value(call, "prompt") || em_option_value(call, "tokens") ? EM_USAGE : EM_BAD_DATA;
-    if (em_batch_check(batch, &source->config, wrong, status) && read_request(call, source, batch, &request, status)) {
+    int wrong;
+    const char *prompts = batch_source(call, &wrong);
+    if (em_batch_check(batch, &source->config, prompts, wrong, status) &&
+        read_request(call, source, batch, &request, status)) {
         em_layout layout = em_layout_make(&source->config, call->num_ranks);
         char *weights = describe_weights(call, source);
         request.weights = weights;
@@ -212,7 +239,12 @@ static void run_source(const em_call *call, const em_source *source, const em_ba
             em_summary_weights(source, &layout, stdout);
             fflush(stdout);
         }
-        if (em_model_open(&model, call->comm, source, batch->num_tokens, status)) {
+        double start = MPI_Wtime();
+        em_bar bar = {.what = source->store ? "weights read" : "weights made",
+                      .shown = call->rank == 0,
+                      .start = start,
+                      .last = start};
+        if (em_model_open(&model, call->comm, source, batch->num_tokens, em_bar_update, &bar, status)) {
             run_model(call, &model, source, batch, &request, status);
             em_model_close(&model);
         }
