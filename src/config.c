@@ -176,8 +176,11 @@ static char *read_text(const char *path, em_status *status)
         }
     }
     text[length] = '\0';
-    if (ferror(file)) {
-        em_fail(status, EM_NO_INPUT, "%s: %s", path, strerror(errno));
+    if (ferror(file) || strlen(text) < (size_t)length) {
+        if (ferror(file))
+            em_fail(status, EM_NO_INPUT, "%s: %s", path, strerror(errno));
+        else
+            em_fail(status, EM_BAD_DATA, "%s: not JSON: byte %lld is NUL", path, (long long)strlen(text));
         free(text);
         text = NULL;
     }
@@ -233,6 +236,16 @@ bool em_config_read_json(const char *path, em_config *config, uint32_t *given, e
     return good;
 }
 
+/* The shortest text that reads back as the same number. cJSON's own is satisfied with one that is nearly the same. */
+static void add_real(cJSON *object, const char *name, double value)
+{
+    char text[32];
+    int digits = 15;
+    do snprintf(text, sizeof text, "%.*g", digits, value);
+    while (strtod(text, NULL) != value && digits++ < 17);
+    cJSON_AddRawToObject(object, name, text);
+}
+
 char *em_config_json(const em_config *config)
 {
     em_config copy = *config;
@@ -242,7 +255,7 @@ char *em_config_json(const em_config *config)
         if (field->type == EM_FIELD_INTEGER)
             cJSON_AddNumberToObject(object, field->name, (double)*em_config_integer(&copy, field));
         else if (field->type == EM_FIELD_REAL)
-            cJSON_AddNumberToObject(object, field->name, *em_config_real(&copy, field));
+            add_real(object, field->name, *em_config_real(&copy, field));
         else
             cJSON_AddStringToObject(object, field->name, em_ffn_kind_name(copy.ffn_kind));
     }
@@ -293,6 +306,14 @@ bool em_config_check(const em_config *config, const char *source, int code, em_s
     em_config copy = *config;
     const em_config *c = config;
     if (!check_ranges(&copy, source, code, status)) return false;
+    if (c->num_q_heads * c->key_size > INT32_MAX)
+        return em_fail(status, code, "%s: num_q_heads * key_size is %lld, but must be below %lld", source,
+                       (long long)(c->num_q_heads * c->key_size), (long long)INT32_MAX + 1);
+    double largest = (double)c->num_experts * (double)c->ffn_size * (double)c->emb_size * (double)c->num_layers;
+    if (largest > 1e17 || (double)c->vocab_size * (double)c->emb_size > 1e17)
+        return em_fail(status, code,
+                       "%s: num_experts * ffn_size * emb_size * num_layers is %.3g, more than can be counted", source,
+                       largest);
     if (c->num_layers > 1000)
         return em_fail(status, code, "%s: num_layers is %lld, but a layer's name has three digits", source,
                        (long long)c->num_layers);

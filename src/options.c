@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,7 +56,7 @@ static int distance(const char *a, const char *b)
 {
     enum { LONGEST = 63 };
     int row[LONGEST + 1], m = (int)strlen(a), n = (int)strlen(b);
-    if (m > LONGEST || n > LONGEST) return LONGEST;
+    if (m > LONGEST || n > LONGEST) return INT_MAX;
     for (int j = 0; j <= n; j++) row[j] = j;
     for (int i = 1; i <= m; i++) {
         int diagonal = row[0];

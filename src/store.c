@@ -118,26 +118,44 @@ static const char *describe_type(hid_t type, em_type_text buffer)
 
 /* ---- failing ---- */
 
+enum { REASON_SIZE = 1000 };
+
 static herr_t keep_innermost(unsigned depth, const H5E_error2_t *error, void *text)
 {
     (void)depth;
-    snprintf(text, 300, "%s", error->desc);
+    snprintf(text, REASON_SIZE, "%s", error->desc);
     return 1; /* stop: the walk begins where it went wrong */
+}
+
+/* Of a failed system call, which the library describes at length, only what the system said; and one line in any case. */
+static void shorten(char *reason)
+{
+    static const char before[] = "error message = '";
+    char *said = strstr(reason, before), *end = said ? strchr(said + sizeof before, '\'') : NULL;
+    if (end) {
+        *end = '\0';
+        memmove(reason, said + strlen(before), strlen(said + strlen(before)) + 1);
+    }
+    for (char *c = reason; *c; c++)
+        if (*c == '\n') *c = ' ';
 }
 
 /* A failure of the library with its own innermost reason. */
 static bool hdf5_failed(em_status *status, int code, const char *path, const char *what)
 {
-    char reason[300] = "";
+    char reason[REASON_SIZE] = "";
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_innermost, reason);
+    shorten(reason);
     H5Eclear2(H5E_DEFAULT);
     return em_fail(status, code, "%s: %s%s%s", path, what, reason[0] ? ": " : "", reason);
 }
 
-/* Messages are ours to print; and a reader elsewhere must not lock a writer out. Does nothing the second time. */
+/* Messages are ours to print; and a reader elsewhere must not lock a writer out. Every file is closed here, and the library
+ * must not try again at exit: it would crash on one that a full disk kept it from closing. Does nothing the second time. */
 static void prepare_library(void)
 {
     setenv("HDF5_USE_FILE_LOCKING", "FALSE", 0);
+    H5dont_atexit();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
@@ -452,9 +470,10 @@ bool em_store_has(em_store *store, const char *name)
 }
 
 /* Where a dataset's bytes lie, when they are all in this file in one piece. */
-static int64_t offset_of(hid_t data)
+static int64_t offset_of(hid_t data, bool *composed)
 {
     hid_t creation = H5Dget_create_plist(data);
+    *composed = H5Pget_layout(creation) == H5D_VIRTUAL;
     bool plain = H5Pget_layout(creation) == H5D_CONTIGUOUS && H5Pget_external_count(creation) == 0;
     haddr_t offset = plain ? H5Dget_offset(data) : HADDR_UNDEF;
     H5Pclose(creation);
@@ -470,7 +489,7 @@ static bool describe(em_store *store, hid_t data, em_dataset *dataset, em_status
     bool good = dataset->rank >= 0 && dataset->rank <= EM_MAX_AXES;
     for (int i = 0; good && i < dataset->rank; i++) dataset->dims[i] = (int64_t)dims[i];
     dataset->type = type_of(type);
-    dataset->offset = offset_of(data);
+    dataset->offset = offset_of(data, &dataset->composed);
     H5Tclose(type);
     H5Sclose(space);
     if (good) return true;
@@ -481,6 +500,8 @@ static bool describe(em_store *store, hid_t data, em_dataset *dataset, em_status
 bool em_store_find(em_store *store, const char *name, em_dataset *dataset, em_status *status)
 {
     *dataset = (em_dataset){.offset = -1};
+    if (strlen(name) >= sizeof dataset->name)
+        return em_fail(status, EM_BAD_DATA, "%s: dataset %s: a longer name than any of this format", store->path, name);
     snprintf(dataset->name, sizeof dataset->name, "%s", name);
     if (!em_store_has(store, name)) return em_fail(status, EM_BAD_DATA, "%s: dataset %s is missing", store->path, name);
     hid_t data = H5Dopen2(store->file, name, H5P_DEFAULT);

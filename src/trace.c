@@ -284,7 +284,7 @@ bool em_trace_layer(em_trace *trace, int64_t layer, em_status *status)
     if (!trace || trace->layer_place[layer] < 0) return true;
     if (!agree_written(trace, status)) return false;
     count_done(trace, &trace->layers_done, trace->layer_place[layer] + 1);
-    return true;
+    return agree_written(trace, status); /* that it is counted too: the caller tells its user */
 }
 
 static void put_seconds(em_trace *trace, const em_profile *profile)

@@ -195,18 +195,20 @@ static bool check_shape(const em_store *store, const em_dataset *found, const em
 static bool check_type(em_store *store, em_form *form, bool quantised, em_status *status)
 {
     em_type_text found;
+    bool known = true;
+    if (form->data.composed) /* where a part is missing it reads as 0, with no error */
+        return em_fail(status, EM_BAD_DATA, "%s: %s is a virtual dataset, but must be contiguous or chunked",
+                       em_store_path(store), form->data.name);
     switch (form->data.type) {
     case EM_TYPE_F32: form->storage = EM_F32; return true;
     case EM_TYPE_BF16: form->storage = EM_BF16; break;
     case EM_TYPE_INT8: form->storage = EM_INT8; break;
-    default: quantised = false;
+    default: known = false;
     }
-    if (quantised) return true;
+    if (quantised && known) return true;
     return em_fail(status, EM_BAD_DATA, "%s: %s is stored as %s, but must be %s (little-endian)", em_store_path(store),
                    form->data.name, em_store_type(store, &form->data, found),
-                   form->data.type == EM_TYPE_BF16 || form->data.type == EM_TYPE_INT8
-                       ? "float32: norms, biases and routers always are"
-                       : "float32, bfloat16 or int8");
+                   quantised ? "float32, bfloat16 or int8" : "float32: norms, biases and routers always are");
 }
 
 static bool find_scale(em_store *store, em_form *form, const em_tensor_shape *shape, em_status *status)

@@ -37,6 +37,7 @@ typedef struct em_dataset {
     int rank;                  /* axes; 0: a scalar */
     int64_t dims[EM_MAX_AXES]; /* rows, columns, ... */
     int64_t offset;            /* of its bytes in the file; -1: not contiguous */
+    bool composed;             /* a virtual dataset, put together from other files */
 } em_dataset;
 
 const char *em_type_name(em_type type);

@@ -1,0 +1,101 @@
+"""faults.py: are the files that killed and failed writers left behind what they say they are?
+
+    faults.py traces FULL.h5 OLD.h5|- FOLDER...     each FOLDER/t.h5, after FOLDER/code and what was printed
+    faults.py weights FULL.h5 OLD.h5|- FOLDER...    each FOLDER/w.h5
+
+FULL.h5 is what an undisturbed run writes; OLD.h5 was there before ("-": nothing was). Prints what is wrong, then one line.
+"""
+import os
+import sys
+
+import h5py
+import numpy as np
+
+OF_MACHINE = {"phase_seconds", "outer_seconds", "dispatch_rows", "rank", "source_rank"}
+wrong = []
+seen = {}
+
+
+def numbers(path):
+    """Every dataset with the names of its axes, every attribute of the root."""
+    found = {}
+    with h5py.File(path, "r") as file:
+        def keep(name, item):
+            if isinstance(item, h5py.Dataset):
+                axes = [dim.label or (dim[0].name.strip("/") if len(dim) else "") for dim in item.dims]
+                found[name] = (item[...], axes)
+        file.visititems(keep)
+        return found, dict(file.attrs)
+
+
+def same(a, b):
+    """The same bits."""
+    return a.dtype == b.dtype and a.shape == b.shape and (a == b).all() if a.dtype == object else a.tobytes() == b.tobytes()
+
+
+def is_old(found, old):
+    return old is not None and all(name in found and same(found[name][0], value) for name, (value, _) in old.items())
+
+
+def check_trace(folder, full, old):
+    path = f"{folder}/t.h5"
+    said = open(f"{folder}/out", errors="replace").read() + open(f"{folder}/err", errors="replace").read()
+    code = int(open(f"{folder}/code").read())
+    if not os.path.exists(path):
+        assert old is None, "the older trace is gone"
+        assert "layers: 100%" not in said and "trace: " not in said, "there is no trace, but it was said to be written"
+        return "none"
+    found, root = numbers(path)
+    if is_old(found, old):
+        assert root["complete"] == 1, "the older trace is not complete any more"
+        assert "trace: " not in said, "the older trace is there, but a new one was said to be written"
+        return "older"
+    assert sorted(found) == sorted(full), "other datasets than in a full trace"
+    layers, tokens = int(found["layers_done"][0]), int(found["tokens_done"][0])
+    num_layers, num_tokens = len(found["layer"][0]), len(found["token"][0])
+    assert 0 <= layers <= num_layers and tokens in (0, num_tokens), f"{layers} layers and {tokens} tokens done"
+    assert root["complete"] in (0, 1), f"complete is {root['complete']}"
+    if "layers: 100%" in said:
+        assert layers == num_layers, f"all layers were reported, but layers_done is {layers}"
+    if code == 0 or "trace: " in said:
+        assert root["complete"] == 1, "reported as written, but not complete"
+    if root["complete"] == 1:
+        assert (layers, tokens) == (num_layers, num_tokens), f"complete with {layers} layers and {tokens} tokens done"
+    for name, (value, axes) in found.items():
+        if name in OF_MACHINE or name in ("layers_done", "tokens_done"):
+            continue
+        expected = full[name][0]
+        assert value.shape == expected.shape and value.dtype == expected.dtype, f"{name} is {value.dtype} {value.shape}"
+        if axes and axes[0] == "layer" and name != "layer":
+            value, expected = value[:layers], expected[:layers]
+        elif name in ("final_hidden", "logits"):
+            value, expected = value[:tokens], expected[:tokens]
+        assert same(value, expected), f"{name} differs from a full run's, with {layers} layers and {tokens} tokens done"
+    return f"{layers} layers" + (", tokens" if tokens else "") + (", complete" if root["complete"] else "")
+
+
+def check_weights(folder, full, old):
+    path = f"{folder}/w.h5"
+    if not os.path.exists(path):
+        assert old is None, "the older file is gone"
+        return "none"
+    found, root = numbers(path)
+    if is_old(found, old):
+        return "older"
+    assert sorted(found) == sorted(full), "other datasets than in a whole file"
+    for name, (value, _) in found.items():
+        assert same(value, full[name][0]), f"{name} is not whole"
+    return "whole"
+
+
+kind, full_path, old_path, *folders = sys.argv[1:]
+full, _ = numbers(full_path)
+old = None if old_path == "-" else numbers(old_path)[0]
+for folder in folders:
+    try:
+        state = (check_trace if kind == "traces" else check_weights)(folder, full, old)
+        seen[state] = seen.get(state, 0) + 1
+    except (AssertionError, OSError, KeyError, RuntimeError) as problem:
+        wrong.append(f"{folder}: {type(problem).__name__}: {problem}")
+print("\n".join(wrong) if wrong else "; ".join(f"{state}: {count}" for state, count in sorted(seen.items())))
+sys.exit(1 if wrong else 0)

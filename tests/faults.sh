@@ -1,0 +1,245 @@
+#!/bin/bash
+# tests/faults.sh: a writer killed at each of its writes in turn, a disk that is full from each write on, a rank killed in the
+# middle, a limit on file size. A trace must always open and hold what it says it holds; weights are whole or not there; and a
+# failed write ends every rank with one message and exit code 73.
+#
+#   faults.sh PROGRAM SOURCES SCRATCH
+# shellcheck source=common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh" "$@"
+need strace
+python_with h5py numpy
+strace -f -o /dev/null true 2>/dev/null || skip 'this machine does not let a process be traced'
+
+small=(--preset tiny --num-layers 2 --emb-size 8 --ffn-size 8 --num-q-heads 2 --num-kv-heads 1 --key-size 4 --num-experts 2
+    --vocab-size 16)
+run=("$program" run "${small[@]}" --tokens "1,2,3" --trace t.h5)
+init=("$program" init "${small[@]}" --storage int8 -o w.h5)
+states=''
+
+# One rank needs no network; and under strace every system call costs.
+alone=(env OMPI_MCA_pml=ob1 OMPI_MCA_btl=self OMPI_MCA_mpi_yield_when_idle=0)
+
+well "${run[@]}"
+well "${init[@]}"
+mv t.h5 full.h5
+mv w.h5 whole.h5
+well "$program" run "${small[@]}" --tokens 4,5,6 --trace old.h5
+well "$program" init "${small[@]}" --storage int8 --seed 7 -o older.h5
+top=$PWD
+
+# fault_at FOLDER OLD CALL FAULT N COMMAND...: the command in FOLDER/N under strace, with the fault in its Nth system call of
+# that name; OLD (FILE=NAME, or -) is there before under NAME.
+fault_at() {
+    local folder=$1/$5 old=$2 call=$3 fault=${4/when=N/when=$5}
+    mkdir -p "$folder" && cd "$folder" || return
+    [ "$old" = - ] || cp "$top/${old%=*}" "${old#*=}"
+    timeout -k 2 20 "${alone[@]}" strace -f -o /dev/null -e trace="$call" -e inject="$call:$fault" "${@:6}" >out 2>err </dev/null
+    echo $? >code
+    cd "$top" || return
+}
+
+# How often a command makes a system call when nothing disturbs it.
+calls_of() {
+    local call=$1 old=$2
+    mkdir -p count && cd count || return
+    [ "$old" = - ] || cp "$top/${old%=*}" "${old#*=}"
+    "${alone[@]}" strace -f -o calls -e trace="$call" "${@:3}" >out 2>err </dev/null
+    grep -c " $call(" calls
+    cd "$top" || return
+    rm -r count
+}
+
+# at_every FOLDER OLD CALL FAULT CODE MOST COMMAND...: the fault at the first such call, the second, ..., to the MOSTth (0: to
+# the last; and once beyond, where nothing may happen); each must end with CODE. Two at a time. The count in $count.
+at_every() {
+    local folder=$1 old=$2 call=$3 fault=$4 code=$5 most=$6 n worker got bad=''
+    shift 6
+    count=$(calls_of "$call" "$old" "$@")
+    [ "$most" = 0 ] || count=$most
+    for worker in 1 2; do
+        (
+            export OMPI_MCA_orte_tmpdir_base=$session/$worker
+            mkdir -p "$session/$worker"
+            for ((n = worker; n <= count; n += 2)); do fault_at "$folder" "$old" "$call" "$fault" "$n" "$@"; done
+        ) 2>/dev/null &
+    done
+    wait
+    if [ "$most" = 0 ]; then
+        fault_at "$folder" "$old" "$call" "$fault" $((count + 1)) "$@"
+        got=$(cat "$folder/$((count + 1))/code")
+        if [ "$got" != 0 ]; then bad="exit code $got with no fault at all"; fi
+    fi
+    for ((n = 1; n <= count; n++)); do
+        got=$(cat "$folder/$n/code")
+        if [ "$got" != "$code" ]; then bad+="${bad:+$'\n'}at number $n: exit code $got, $(tail -n 1 "$folder/$n/err")"; fi
+    done
+    checks=$((checks + count))
+    if [ "$count" -lt 1 ] || [ -n "$bad" ]; then
+        fail "$(spell "$@") with $call:$fault, N from 1 to $count" "at least one such call, exit code $code" "$bad"
+    fi
+}
+
+# judge KIND OLD FOLDER...: what the files under the folders hold.
+judge() {
+    local kind=$1 old=$2 full=whole.h5 seen
+    [ "$kind" = traces ] && full=full.h5
+    shift 2
+    if ! seen=$("$python" "$sources/tests/faults.py" "$kind" "$full" "$old" "$@" 2>&1); then
+        fail "what was left by $1 ..." "a valid file, or none" "$seen"
+        seen=''
+    fi
+    states=$seen
+}
+
+# has STATE DONE: among the states that `judge` found there must be this one: otherwise the loop missed its place. After a
+# failure there is nothing to look at.
+has() { [[ -z $states || $states == *"$1: "* ]] || fail "$2" "once at least: $1" "$states"; }
+
+# one_message FOLDER...: one line from the program in each, and nothing left under a name of its own.
+one_message() {
+    local folder bad=''
+    for folder; do
+        if [ "$(grep -ac '^expertmesh: ' "$folder/err")" != 1 ]; then bad+="$folder: $(cat "$folder/err")"$'\n'; fi
+        if compgen -G "$folder/*.partial" >/dev/null; then bad+="$folder: $(ls "$folder")"$'\n'; fi
+    done
+    checks=$((checks + $#))
+    [ -z "$bad" ] || fail "looking at $# failed runs" 'one message each, and no .partial left' "$bad"
+}
+
+# ---- killed at every write ----
+at_every kill old.h5=t.h5 pwrite64 signal=KILL:when=N 137 0 "${run[@]}" --force
+writes=$count
+judge traces old.h5 kill/*
+for state in older '0 layers' '1 layers' '2 layers' '2 layers, tokens' '2 layers, tokens, complete'; do
+    has "$state" 'a run killed at every write'
+done
+# Until the trace gets its name: the same without an older one.
+before=$(find kill -name t.h5 -exec cmp -s {} old.h5 \; -print | wc -l)
+at_every kill-new - pwrite64 signal=KILL:when=N 137 $((before + 1)) "${run[@]}"
+for call in rename fdatasync fallocate; do
+    at_every kill-$call - $call signal=KILL:when=N 137 0 "${run[@]}"
+done
+judge traces - kill-new/* kill-rename/* kill-fdatasync/* kill-fallocate/*
+has none 'a first run killed at every write'
+
+at_every kill-init older.h5=w.h5 pwrite64 signal=KILL:when=N 137 0 "${init[@]}" --force
+judge weights older.h5 kill-init/*
+has older 'init killed at every write'
+at_every kill-init-new - pwrite64 signal=KILL:when=N 137 0 "${init[@]}"
+for call in rename fdatasync fallocate; do
+    at_every kill-init-$call - $call signal=KILL:when=N 137 0 "${init[@]}"
+done
+judge weights - kill-init-new/* kill-init-rename/* kill-init-fdatasync/* kill-init-fallocate/*
+has none 'init killed at every write'
+has whole 'init killed at every write'
+
+# ---- a disk that is full from each write on ----
+at_every full - pwrite64 error=ENOSPC:when=N+ 73 0 "${run[@]}"
+one_message $(seq -f 'full/%.0f' "$count")
+for call in fallocate fdatasync rename; do
+    at_every full-$call - $call error=ENOSPC:when=N+ 73 0 "${run[@]}"
+    one_message $(seq -f "full-$call/%.0f" "$count")
+done
+judge traces - full/* full-fallocate/* full-fdatasync/* full-rename/*
+for state in none '0 layers' '1 layers' '2 layers' '2 layers, tokens'; do has "$state" 'a run on a full disk'; done
+
+at_every full-init - pwrite64 error=ENOSPC:when=N+ 73 0 "${init[@]}"
+one_message $(seq -f 'full-init/%.0f' "$count")
+for call in fallocate fdatasync rename; do
+    at_every full-init-$call - $call error=ENOSPC:when=N+ 73 0 "${init[@]}"
+    one_message $(seq -f "full-init-$call/%.0f" "$count")
+done
+judge weights - full-init/* full-init-fallocate/* full-init-fdatasync/* full-init-rename/*
+
+# ---- the same in one of three ranks ----
+cat >one-rank.sh <<'EOF'
+#!/bin/bash
+# one-rank.sh RANK FAULT PROGRAM ARGUMENT...
+if [ "$OMPI_COMM_WORLD_RANK" != "$1" ]; then exec "${@:3}"; fi
+exec strace -f -o /dev/null -e trace=pwrite64 -e inject="pwrite64:$2" "${@:3}"
+EOF
+for fault in 0:1 0:30 0:60 0:75 1:1 1:7 1:20 2:12; do
+    folder=ranks/${fault/:/-}
+    mkdir -p "$folder" && cd "$folder" || exit
+    watch mpirun -n 3 bash "$top/one-rank.sh" "${fault%:*}" "error=ENOSPC:when=${fault#*:}+" "${run[@]}"
+    cp "$logs/out" out && cp "$logs/err" err && echo "$status" >code
+    cd "$top" || exit
+    if [ "$status" != 73 ]; then fail "rank ${fault%:*} of 3 cannot write from its write ${fault#*:} on" 73 "$status: $(cat "$logs/err")"; fi
+done
+one_message ranks/*
+judge traces - ranks/*
+for fault in 0:1 0:20 1:1 2:3; do
+    folder=ranks-init/${fault/:/-}
+    mkdir -p "$folder" && cd "$folder" || exit
+    watch mpirun -n 3 bash "$top/one-rank.sh" "${fault%:*}" "error=ENOSPC:when=${fault#*:}+" "${init[@]}"
+    cp "$logs/out" out && cp "$logs/err" err && echo "$status" >code
+    cd "$top" || exit
+    if [ "$status" != 73 ]; then fail "rank ${fault%:*} of 3 cannot write from its write ${fault#*:} on" 73 "$status: $(cat "$logs/err")"; fi
+    if [ -e "$folder/w.h5" ]; then fail "rank ${fault%:*} of 3 cannot write" 'no w.h5' "$(ls -l "$folder")"; fi
+done
+one_message ranks-init/*
+
+# ---- a disk that is full ----
+mkdir disk
+if mount -t tmpfs -o size=48k tmpfs disk 2>/dev/null; then
+    trap 'cd /; umount "$top/disk"; clean_up' EXIT
+    larger=(--preset tiny --emb-size 96)
+    for ranks in 1 3; do
+        for command in init run; do
+            output=(run "${larger[@]}" --tokens "1,2,3,4,5,6,7,8" --trace disk/t.h5)
+            if [ $command = init ]; then output=(init "${larger[@]}" -o disk/w.h5); fi
+            refuse 73 'disk/' 'No space left on device' -- "${output[@]}"
+            left=$(ls -A disk)
+            [ -z "$left" ] || fail "$command on a full disk" 'nothing left there' "$left"
+        done
+        cp old.h5 disk/t.h5
+        refuse 73 'disk/' 'No space left on device' -- run "${larger[@]}" --tokens 1,2,3,4,5,6,7,8 --trace disk/t.h5 --force
+        cmp -s old.h5 disk/t.h5 || fail 'run --force on a full disk' 'the older trace as it was' 'another file'
+        rm disk/t.h5
+    done
+else
+    echo "$test_name: left out: a small disk filled to its end (mounting needs root)"
+fi
+
+# ---- a limit on the size of files ----
+for limit in 4 16; do
+    # shellcheck disable=SC2016
+    for command in 'run "$@" --tokens 1,2,3 --trace limited.h5' 'init "$@" -o limited.h5'; do
+        refused 73 limited.h5 'File too large' -- \
+            "${alone[@]}" bash -c "ulimit -f $limit; exec \"\$0\" $command" "$program" "${small[@]}"
+    done
+done
+
+# ---- a rank killed in the middle of a run ----
+cat >note-pid.sh <<'EOF'
+#!/bin/bash
+echo $$ >"pid.$OMPI_COMM_WORLD_RANK"
+exec "$@"
+EOF
+export OMPI_MCA_btl_vader_backing_directory=$session # what a killed rank cannot remove lies there
+seq -s , 0 199 >tokens.txt
+long=(run --preset tiny --num-layers 600 --seed 3 --tokens-file "$PWD/tokens.txt" --trace-only "router_probs,ffn_out" --trace)
+well "$program" "${long[@]}" long.h5
+for victim in 1 0; do
+    mkdir -p victim/$victim && cd victim/$victim || exit
+    mpirun -n 3 bash "$top/note-pid.sh" "$program" "${long[@]}" t.h5 >out 2>err </dev/null &
+    mpi=$!
+    while [ ! -e t.h5 ] && kill -0 $mpi 2>/dev/null; do sleep 0.02; done
+    sleep 0.2
+    start=$SECONDS
+    kill -KILL "$(cat pid.$victim)" || fail "killing rank $victim" 'a run that takes longer' "$(cat err)"
+    timeout 60 tail --pid=$mpi -f /dev/null || kill -KILL $mpi
+    wait $mpi 2>/dev/null
+    code=$?
+    echo $code >code
+    checks=$((checks + 1))
+    if [ $((SECONDS - start)) -gt 15 ] || [ $code = 0 ]; then
+        fail "rank $victim of 3 killed" 'an end in 15 s, and not exit code 0' "$((SECONDS - start)) s, exit code $code"
+    fi
+    cd "$top" || exit
+done
+seen=$("$python" "$sources/tests/faults.py" traces long.h5 - victim/* 2>&1) || fail 'a rank killed' 'a valid trace' "$seen"
+case $seen in *complete*) fail 'a rank killed' 'a run that was not done yet' "$seen" ;; esac
+
+slowest_what+="; $writes writes in a run"
+finish
