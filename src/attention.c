@@ -16,43 +16,42 @@ void em_attention_project(const em_attention *a, int64_t T, const float *x, cons
     em_rope(T, kv_heads, C, rope, k, kv_heads * C);
 }
 
-/* One head over one block of queries [first, end) of a sequence that began at `begin`. Rows of q and z lie ldq apart, of
- * k and v ldk. scores: room for [end - first, end - begin]. */
-static void attend_block(const em_config *config, int64_t begin, int64_t first, int64_t end, const float *q,
-                         const float *k, const float *v, int64_t ldq, int64_t ldk, float *scores, float *z)
+/* One head over n queries at positions first_position and on of a sequence. Rows of q and z lie ldq apart; k and v hold
+ * the sequence from position 0 on, rows ldk apart. scores: room for [n, first_position + n]. */
+static void attend_block(const em_config *config, int64_t n, int64_t first_position, const float *q, const float *k,
+                         const float *v, int64_t ldq, int64_t ldk, float *scores, float *z)
 {
-    int64_t C = config->key_size, seen = end - begin;
-    em_product(end - first, seen, C, (float)config->attn_output_multiplier, q + first * ldq, ldq, k + begin * ldk, ldk,
-               scores, seen);
-    for (int64_t t = first; t < end; t++) {
-        float *row = scores + (t - first) * seen;
-        int64_t past = t - begin + 1;
+    int64_t C = config->key_size, seen = first_position + n;
+    em_product(n, seen, C, (float)config->attn_output_multiplier, q, ldq, k, ldk, scores, seen);
+    for (int64_t t = 0; t < n; t++) {
+        float *row = scores + t * seen;
+        int64_t past = first_position + t + 1;
         em_soft_cap(past, (float)config->attn_logit_softcap, row);
         em_softmax(past, row);
         for (int64_t s = past; s < seen; s++) row[s] = 0;
     }
-    em_product_plain(end - first, C, seen, scores, seen, v + begin * ldk, ldk, z + first * ldq, ldq);
+    em_product_plain(n, C, seen, scores, seen, v, ldk, z, ldq);
 }
 
-void em_attention_attend(const em_attention *a, const em_batch *batch, const float *q, const float *k, const float *v,
-                         float *z)
+void em_attention_attend(const em_attention *a, const em_batch *step, const em_cache *cache, int64_t layer,
+                         const float *q, float *z)
 {
     enum { BLOCK = 128 }; /* queries at a time: bounds the scores to [128, sequence] */
     int64_t C = a->config->key_size, sharing = a->config->num_q_heads / a->config->num_kv_heads, longest = 0;
-    int64_t ldq = em_range_size(a->heads) * C, ldk = em_range_size(a->kv_heads) * C;
-    for (int64_t s = 0; s < batch->num_sequences; s++) {
-        int64_t length = batch->first_token[s + 1] - batch->first_token[s];
-        longest = length > longest ? length : longest;
-    }
+    int64_t ldq = em_range_size(a->heads) * C, ldk = cache->width;
+    for (int64_t t = 0; t < step->num_tokens; t++)
+        longest = step->position[t] >= longest ? step->position[t] + 1 : longest;
     float *scores = em_alloc(BLOCK * longest, sizeof(float));
     for (int64_t h = a->heads.begin; h < a->heads.end; h++) {
-        int64_t mine = h - a->heads.begin, shared = h / sharing - a->kv_heads.begin;
-        for (int64_t s = 0; s < batch->num_sequences; s++) {
-            int64_t begin = batch->first_token[s], end = batch->first_token[s + 1];
-            for (int64_t first = begin; first < end; first += BLOCK)
-                attend_block(a->config, begin, first, first + BLOCK < end ? first + BLOCK : end, q + mine * C,
-                             k + shared * C, v + shared * C, ldq, ldk, scores, z + mine * C);
-        }
+        int64_t mine = (h - a->heads.begin) * C, shared = (h / sharing - a->kv_heads.begin) * C, end;
+        for (int64_t s = 0; s < step->num_sequences; s++)
+            for (int64_t t = step->first_token[s]; t < step->first_token[s + 1]; t = end) {
+                int64_t sequence = step->sequence[t];
+                end = t + BLOCK < step->first_token[s + 1] ? t + BLOCK : step->first_token[s + 1];
+                attend_block(a->config, end - t, step->position[t], q + t * ldq + mine,
+                             em_cache_keys(cache, layer, sequence) + shared,
+                             em_cache_values(cache, layer, sequence) + shared, ldq, ldk, scores, z + t * ldq + mine);
+            }
     }
     free(scores);
 }
