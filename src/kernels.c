@@ -1,6 +1,5 @@
 #include "expertmesh/kernels.h"
 
-#include <cblas.h>
 #include <math.h>
 #include <string.h>
 
@@ -18,27 +17,6 @@ uint16_t em_f32_to_bf16(float value)
     memcpy(&bits, &value, sizeof bits);
     if ((bits & 0x7fffffffU) > 0x7f800000U) return (uint16_t)(bits >> 16 | 0x40U); /* NaN: quiet, payload kept */
     return (uint16_t)((bits + 0x7fffU + (bits >> 16 & 1U)) >> 16);
-}
-
-static void product(CBLAS_TRANSPOSE transpose_b, int64_t M, int64_t N, int64_t K, float alpha, const float *a,
-                    int64_t lda, const float *b, int64_t ldb, float *y, int64_t ldy)
-{
-    if (M == 0 || N == 0) return;
-    openblas_set_num_threads(1); /* the order of summing depends on the number of threads */
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, transpose_b, (blasint)M, (blasint)N, (blasint)K, alpha, a, (blasint)lda, b,
-                (blasint)ldb, 0, y, (blasint)ldy);
-}
-
-void em_product(int64_t M, int64_t N, int64_t K, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
-                float *y, int64_t ldy)
-{
-    product(CblasTrans, M, N, K, alpha, a, lda, b, ldb, y, ldy);
-}
-
-void em_product_plain(int64_t M, int64_t N, int64_t K, const float *a, int64_t lda, const float *b, int64_t ldb,
-                      float *y, int64_t ldy)
-{
-    product(CblasNoTrans, M, N, K, 1, a, lda, b, ldb, y, ldy);
 }
 
 void em_add(int64_t count, const float *x, float *y)

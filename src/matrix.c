@@ -131,7 +131,7 @@ enum { BLOCK = 1024 }; /* most inputs in one block of a sum; even, for pairs of 
 /* One block of inputs of one product. */
 typedef struct block {
     const em_tiles *tiles;
-    const em_matrix *w;
+    const em_matrix *w;      /* NULL: no scales */
     int64_t T, first, count; /* rows; inputs [first, first + count) */
     int64_t group;           /* their scale group, counted from the matrix's first */
     const float *x;          /* packed: for each tile of rows, [count, width] */
@@ -165,7 +165,7 @@ static void add_sums(const block *b, int64_t row, int64_t lanes, int64_t t, int 
 {
     float scale[EM_PANEL];
     for (int64_t i = 0; i < lanes; i++)
-        scale[i] = b->w->storage == EM_INT8 ? b->w->scale[(row + i) * b->w->num_groups + b->group] : 1;
+        scale[i] = b->w && b->w->storage == EM_INT8 ? b->w->scale[(row + i) * b->w->num_groups + b->group] : 1;
     for (int r = 0; r < width; r++) {
         float *y = b->y + (t + r) * b->ldy + row;
         const float *sum = sums + r * EM_PANEL;
@@ -180,7 +180,7 @@ static void add_sums(const block *b, int64_t row, int64_t lanes, int64_t t, int 
 static void run_panels(const block *b, em_storage storage, int64_t row, int panels, int64_t lanes, const char *w,
                        int64_t panel_bytes)
 {
-    float sums[8 * 12 * EM_PANEL] __attribute__((aligned(64)));
+    float sums[EM_MAX_TILE] __attribute__((aligned(64)));
     const float *x = b->x;
     for (int64_t t = 0; t < b->T;) {
         int place = place_of_width(b->tiles, b->T - t), width = b->tiles->width[place], most = b->tiles->panels[place];
@@ -263,4 +263,20 @@ void em_matmul(int64_t T, const em_matrix *w, const float *x, int64_t ldx, float
     free(packed);
     free(spare);
     if (w->panel == 1) free(copy.data);
+}
+
+void em_panel_product(int64_t T, int64_t panels, int64_t K, const float *w, int64_t panel_stride, const float *x,
+                      int64_t ldx, float *y, int64_t ldy)
+{
+    if (T == 0 || panels == 0) return;
+    block b = {.tiles = em_tiles_best(), .T = T, .y = y, .ldy = ldy};
+    float *packed = em_alloc(T * (K < BLOCK ? K : BLOCK), sizeof(float));
+    for (b.first = 0; b.first < K; b.first += b.count) {
+        b.count = b.first + BLOCK < K ? BLOCK : K - b.first;
+        pack_inputs(b.tiles, T, x, ldx, b.first, b.count, packed);
+        b.x = packed;
+        run_panels(&b, EM_F32, 0, (int)panels, EM_PANEL, (const char *)(w + b.first * EM_PANEL),
+                   panel_stride * (int64_t)sizeof(float));
+    }
+    free(packed);
 }

@@ -27,7 +27,7 @@ em_need em_model_need(const em_source *source, const em_layout *layout, int rank
     int64_t most = in_attention > in_experts ? in_attention : in_experts;
     if (in_output > most) most = in_output;
     return (em_need){em_weights_held(source, layout, rank), (own * D * 3 + most) * (int64_t)sizeof(float),
-                     em_cache_bytes(c, layout, rank, extent.slots, extent.lasting)};
+                     em_cache_bytes(c, layout, rank, extent.tokens, extent.num_sequences, extent.lasting)};
 }
 
 /* Every host must have what its ranks need together, before any of them allocates. */

@@ -8,9 +8,9 @@
 #ifndef EXPERTMESH_TILES_H
 #define EXPERTMESH_TILES_H
 
-#include "expertmesh/tensors.h"
+#include "expertmesh/kernels.h"
 
-enum { EM_PANEL = 16, EM_MAX_WIDTHS = 5, EM_MAX_TILE = 24 };
+enum { EM_MAX_WIDTHS = 5, EM_MAX_TILE = 24 * EM_PANEL };
 
 /* out [panels, width, 16] = the sums over inputs [0, K) of `panels` neighbouring panels, panel_bytes apart, for `width`
  * rows whose inputs lie beside each other: x [K, width]. */

@@ -129,7 +129,8 @@ static void generation_has_the_same_bits(void)
     em_batch_free(&batch);
 }
 
-/* A sequence that is generated, then run whole as a prompt, must go on with the tokens that it was given. */
+/* A sequence that is generated, then run whole as a prompt: the last step of the one and the pass of the other give the
+ * same token with the same bits, for no sum's order depends on what else is in a step. */
 static void generated_tokens_are_those_of_one_pass(void)
 {
     static story told, again;

@@ -46,12 +46,11 @@ void em_matrix_rows(const em_matrix *matrix, int64_t first, int64_t count, float
  * group, in order within a block, and the blocks are added in order. */
 void em_matmul(int64_t T, const em_matrix *w, const float *x, int64_t ldx, float *y, int64_t ldy);
 
-/* The same for plain float32 operands: y[m, n] = alpha * sum over k of a[m, k] b[n, k]. */
-void em_product(int64_t M, int64_t N, int64_t K, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
-                float *y, int64_t ldy);
-/* y[m, n] = sum over k of a[m, k] b[k, n]. */
-void em_product_plain(int64_t M, int64_t N, int64_t K, const float *a, int64_t lda, const float *b, int64_t ldb,
-                      float *y, int64_t ldy);
+/* The same over float32 panels that lie elsewhere: w holds `panels` panels [K, 16], panel_stride floats apart;
+ * x [T, K], rows ldx apart; y [T, panels * 16], rows ldy apart. */
+void em_panel_product(int64_t T, int64_t panels, int64_t K, const float *w, int64_t panel_stride, const float *x,
+                      int64_t ldx, float *y, int64_t ldy);
+enum { EM_PANEL = 16 };
 
 /* Exact: 16 bits before, 16 zero bits after. And to nearest, ties to even; NaN stays NaN. */
 float em_bf16_to_f32(uint16_t value);

@@ -29,10 +29,11 @@ typedef struct em_model {
     em_cover *expert_cover; /* [E] how each expert's slices are */
 } em_model;
 
-/* What a run asks of memory: tokens in its largest step, and slots of the cache (em_cache_bytes). */
+/* What a run asks of memory. */
 typedef struct em_extent {
-    int64_t step_tokens, slots;
-    bool lasting;
+    int64_t step_tokens;           /* in its largest step */
+    int64_t tokens, num_sequences; /* in all */
+    bool lasting;                  /* later steps look back */
 } em_extent;
 
 /* What a rank needs for a model and such a run, in bytes. Activations are an estimate from above for a router that loads
