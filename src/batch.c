@@ -124,6 +124,26 @@ bool em_batch_add_file(em_batch *batch, const char *path, bool as_text, em_statu
     return good;
 }
 
+void em_batch_add_next(em_batch *batch, int32_t token, int32_t sequence, int32_t position)
+{
+    add_token(batch, token);
+    batch->sequence[batch->num_tokens - 1] = sequence;
+    batch->position[batch->num_tokens - 1] = position;
+    end_sequence(batch);
+}
+
+em_batch em_batch_slice(const em_batch *batch, int64_t begin, int64_t end)
+{
+    em_batch slice = {0};
+    for (int64_t t = begin; t < end; t++) {
+        add_token(&slice, batch->token_id[t]);
+        slice.sequence[slice.num_tokens - 1] = batch->sequence[t];
+        slice.position[slice.num_tokens - 1] = batch->position[t];
+        if (t + 1 == end || batch->sequence[t + 1] != batch->sequence[t]) end_sequence(&slice);
+    }
+    return slice;
+}
+
 bool em_batch_check(const em_batch *batch, const em_config *config, const char *source, int code, em_status *status)
 {
     for (int64_t s = 0; s < batch->num_sequences; s++) {

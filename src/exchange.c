@@ -144,6 +144,30 @@ void em_exchange_all(MPI_Comm comm, const int64_t *count, int bytes, const void 
     free(counts);
 }
 
+void em_exchange_columns(MPI_Comm comm, int64_t rows, const int64_t *width, const float *mine, float *all)
+{
+    int size, rank;
+    MPI_Comm_size(comm, &size);
+    MPI_Comm_rank(comm, &rank);
+    int *count = em_alloc(2 * size, sizeof(int)), *begin = count + size;
+    int64_t sum = 0;
+    for (int r = 0; r < size; r++) {
+        count[r] = (int)width[r];
+        begin[r] = (int)sum;
+        sum += width[r];
+    }
+    for (int64_t i = 0; i < rows; i++)
+        MPI_Gatherv(mine + i * width[rank], count[rank], MPI_FLOAT, rank == 0 ? all + i * sum : NULL, count, begin,
+                    MPI_FLOAT, 0, comm);
+    free(count);
+}
+
+void em_exchange_share(MPI_Comm comm, int64_t bytes, void *data)
+{
+    if (bytes > INT_MAX) em_die("%lld bytes are too many to share at once", (long long)bytes);
+    MPI_Bcast(data, (int)bytes, MPI_BYTE, 0, comm);
+}
+
 void em_exchange_wait(MPI_Comm comm)
 {
     MPI_Barrier(comm);

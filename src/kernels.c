@@ -1,23 +1,7 @@
 #include "expertmesh/kernels.h"
 
-#include <cblas.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
-
-void em_matrix_free(em_matrix *matrix)
-{
-    free(matrix->data);
-    free(matrix->scale);
-    *matrix = (em_matrix){0};
-}
-
-int64_t em_matrix_bytes(const em_matrix *matrix)
-{
-    if (!matrix->data) return 0;
-    int64_t scales = matrix->storage == EM_INT8 ? matrix->rows * matrix->num_groups * (int64_t)sizeof(float) : 0;
-    return matrix->rows * matrix->cols * (int64_t)em_storage_bytes(matrix->storage) + scales;
-}
 
 float em_bf16_to_f32(uint16_t value)
 {
@@ -33,72 +17,6 @@ uint16_t em_f32_to_bf16(float value)
     memcpy(&bits, &value, sizeof bits);
     if ((bits & 0x7fffffffU) > 0x7f800000U) return (uint16_t)(bits >> 16 | 0x40U); /* NaN: quiet, payload kept */
     return (uint16_t)((bits + 0x7fffU + (bits >> 16 & 1U)) >> 16);
-}
-
-static void expand_bf16(int64_t count, const uint16_t *in, float *out)
-{
-    for (int64_t i = 0; i < count; i++) out[i] = em_bf16_to_f32(in[i]);
-}
-
-static void expand_int8_row(const em_matrix *m, int64_t row, float *out)
-{
-    const int8_t *q = (const int8_t *)m->data + row * m->cols;
-    const float *scale = m->scale + row * m->num_groups;
-    for (int64_t g = 0, j = 0; g < m->num_groups; g++) {
-        int64_t end = (g + 1) * m->group_size - m->group_offset;
-        if (end > m->cols) end = m->cols;
-        for (; j < end; j++) out[j] = (float)q[j] * scale[g];
-    }
-}
-
-void em_matrix_rows(const em_matrix *m, int64_t first, int64_t count, float *out)
-{
-    if (m->storage == EM_F32)
-        memcpy(out, (const float *)m->data + first * m->cols, (size_t)(count * m->cols) * sizeof(float));
-    else if (m->storage == EM_BF16)
-        expand_bf16(count * m->cols, (const uint16_t *)m->data + first * m->cols, out);
-    else
-        for (int64_t i = 0; i < count; i++) expand_int8_row(m, first + i, out + i * m->cols);
-}
-
-static void product(CBLAS_TRANSPOSE transpose_b, int64_t M, int64_t N, int64_t K, float alpha, const float *a,
-                    int64_t lda, const float *b, int64_t ldb, float *y, int64_t ldy)
-{
-    if (M == 0 || N == 0) return;
-    openblas_set_num_threads(1); /* the order of summing depends on the number of threads */
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, transpose_b, (blasint)M, (blasint)N, (blasint)K, alpha, a, (blasint)lda, b,
-                (blasint)ldb, 0, y, (blasint)ldy);
-}
-
-void em_product(int64_t M, int64_t N, int64_t K, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
-                float *y, int64_t ldy)
-{
-    product(CblasTrans, M, N, K, alpha, a, lda, b, ldb, y, ldy);
-}
-
-void em_product_plain(int64_t M, int64_t N, int64_t K, const float *a, int64_t lda, const float *b, int64_t ldb,
-                      float *y, int64_t ldy)
-{
-    product(CblasNoTrans, M, N, K, 1, a, lda, b, ldb, y, ldy);
-}
-
-void em_matmul(int64_t T, const em_matrix *w, const float *x, int64_t ldx, float *y, int64_t ldy)
-{
-    if (T == 0) return;
-    if (w->storage == EM_F32) {
-        em_product(T, w->rows, w->cols, 1, x, ldx, w->data, w->cols, y, ldy);
-        return;
-    }
-    enum { TILE = 1 << 19 }; /* numbers expanded at a time: 2 MB, stays in the second-level cache */
-    int64_t tile_rows = TILE / w->cols > 16 ? TILE / w->cols : 16;
-    if (tile_rows > w->rows) tile_rows = w->rows;
-    float *tile = em_alloc(tile_rows * w->cols, sizeof(float));
-    for (int64_t n = 0; n < w->rows; n += tile_rows) {
-        int64_t rows = n + tile_rows < w->rows ? tile_rows : w->rows - n;
-        em_matrix_rows(w, n, rows, tile);
-        em_product(T, rows, w->cols, 1, x, ldx, tile, w->cols, y + n, ldy);
-    }
-    free(tile);
 }
 
 void em_add(int64_t count, const float *x, float *y)

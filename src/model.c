@@ -11,10 +11,10 @@
 
 /* ---- what it needs ---- */
 
-em_need em_model_need(const em_source *source, const em_layout *layout, int rank, int64_t num_tokens)
+em_need em_model_need(const em_source *source, const em_layout *layout, int rank, em_extent extent)
 {
     const em_config *c = &source->config;
-    int64_t T = num_tokens, D = c->emb_size, S = c->num_selected_experts, C = c->key_size;
+    int64_t T = extent.step_tokens, D = c->emb_size, S = c->num_selected_experts, C = c->key_size;
     int64_t own = em_range_size(em_layout_tokens(layout, T, rank));
     int64_t heads = em_range_size(em_layout_heads(layout, rank));
     int64_t kv_heads = em_range_size(em_layout_kv_heads(layout, rank));
@@ -26,19 +26,20 @@ em_need em_model_need(const em_source *source, const em_layout *layout, int rank
     int64_t in_output = T * (D + em_range_size(em_embedding_held(layout, rank)));
     int64_t most = in_attention > in_experts ? in_attention : in_experts;
     if (in_output > most) most = in_output;
-    return (em_need){em_weights_held(source, layout, rank), (own * D * 3 + most) * (int64_t)sizeof(float)};
+    return (em_need){em_weights_held(source, layout, rank), (own * D * 3 + most) * (int64_t)sizeof(float),
+                     em_cache_bytes(c, layout, rank, extent.tokens, extent.num_sequences, extent.lasting)};
 }
 
 /* Every host must have what its ranks need together, before any of them allocates. */
-static bool check_memory(MPI_Comm comm, const em_source *source, const em_layout *layout, int rank, int64_t num_tokens,
+static bool check_memory(MPI_Comm comm, const em_source *source, const em_layout *layout, int rank, em_extent extent,
                          em_status *status)
 {
     MPI_Comm host;
     int on_host;
     char name[256] = "";
     em_bytes_text rank_text, weights_text, host_text, there_text;
-    em_need need = em_model_need(source, layout, rank, num_tokens);
-    int64_t weights = need.weights.owned + need.weights.repeated, mine = weights + need.activations, sum;
+    em_need need = em_model_need(source, layout, rank, extent);
+    int64_t weights = need.weights.owned + need.weights.repeated, mine = weights + need.activations + need.cache, sum;
     MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &host);
     MPI_Comm_size(host, &on_host);
     MPI_Allreduce(&mine, &sum, 1, MPI_INT64_T, MPI_SUM, host);
@@ -55,7 +56,7 @@ static bool check_memory(MPI_Comm comm, const em_source *source, const em_layout
     return em_agree(comm, status);
 }
 
-bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, int64_t num_tokens, em_progress *progress,
+bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, em_extent extent, em_progress *progress,
                    void *context, em_status *status)
 {
     *model = (em_model){.config = source->config};
@@ -68,7 +69,7 @@ bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, int6
     model->layout = em_layout_make(&model->config, model->num_ranks);
     model->head_cover = em_head_cover(&model->layout);
     model->expert_cover = em_expert_covers(&model->layout);
-    if (check_memory(model->comm, source, &model->layout, model->rank, num_tokens, status)) {
+    if (check_memory(model->comm, source, &model->layout, model->rank, extent, status)) {
         em_weights_load(&model->weights, source, &model->layout, model->rank, progress, context, status);
         if (em_agree(model->comm, status)) return true;
     }
@@ -91,15 +92,18 @@ void em_outcome_free(em_outcome *outcome)
 {
     free(outcome->token);
     free(outcome->logit);
+    free(outcome->scores);
     *outcome = (em_outcome){0};
 }
 
-/* ---- one batch ---- */
+/* ---- one step ---- */
 
-/* What the stages of one run share. Arrays are this rank's; T_r tokens are its own. */
+/* What the stages of one step share. Arrays are this rank's; T_r tokens are its own. */
 typedef struct em_pass {
     em_model *model;
-    const em_batch *batch;
+    const em_step *step;
+    const em_batch *batch; /* the step's tokens */
+    em_cache *cache;
     em_trace *trace;
     em_profile *profile;
     int64_t T, own, first; /* tokens in all, here, and the first of those here */
@@ -136,7 +140,8 @@ static void norm(em_pass *pass, em_tensor tensor, int64_t layer, const float *x,
 static void record(em_pass *pass, em_quantity quantity, int64_t layer, int64_t width, const void *data)
 {
     if (pass->trace && pass->own > 0)
-        em_trace_put(pass->trace, quantity, layer, pass->first, pass->own, 0, width, data, width);
+        em_trace_put(pass->trace, quantity, layer, pass->step->first_row + pass->first, pass->own, 0, width, data,
+                     width);
 }
 
 static void embed(em_pass *pass)
@@ -164,7 +169,7 @@ typedef struct head_state {
 
 static void record_heads(em_pass *pass, int64_t layer, const em_attention *a, const head_state *s)
 {
-    int64_t C = pass->model->config.key_size, T = pass->T;
+    int64_t C = pass->model->config.key_size, T = pass->T, row = pass->step->first_row;
     int64_t width = em_range_size(a->heads) * C, kv_width = 0;
     if (width == 0 || !pass->trace) return;
     /* a key/value head is recorded by its owner, even where others repeat it */
@@ -173,11 +178,11 @@ static void record_heads(em_pass *pass, int64_t layer, const em_attention *a, co
         if (em_layout_kv_owner(&pass->model->layout, h) == pass->model->rank) own.begin = h;
     kv_width = em_range_size(a->kv_heads) * C;
     int64_t skip = (own.begin - a->kv_heads.begin) * C;
-    em_trace_put(pass->trace, EM_ATTN_Q, layer, 0, T, a->heads.begin * C, width, s->q, width);
-    em_trace_put(pass->trace, EM_ATTN_Z, layer, 0, T, a->heads.begin * C, width, s->z, width);
+    em_trace_put(pass->trace, EM_ATTN_Q, layer, row, T, a->heads.begin * C, width, s->q, width);
+    em_trace_put(pass->trace, EM_ATTN_Z, layer, row, T, a->heads.begin * C, width, s->z, width);
     if (em_range_size(own) == 0) return;
-    em_trace_put(pass->trace, EM_ATTN_K, layer, 0, T, own.begin * C, em_range_size(own) * C, s->k + skip, kv_width);
-    em_trace_put(pass->trace, EM_ATTN_V, layer, 0, T, own.begin * C, em_range_size(own) * C, s->v + skip, kv_width);
+    em_trace_put(pass->trace, EM_ATTN_K, layer, row, T, own.begin * C, em_range_size(own) * C, s->k + skip, kv_width);
+    em_trace_put(pass->trace, EM_ATTN_V, layer, row, T, own.begin * C, em_range_size(own) * C, s->v + skip, kv_width);
 }
 
 /* The heads here at work on x [T, D]: parts [nodes here, T, D]. */
@@ -197,7 +202,8 @@ static void run_heads(em_pass *pass, int64_t layer, const float *x, float *parts
     head_state s = {em_alloc(width, sizeof(float)), em_alloc(kv_width, sizeof(float)),
                     em_alloc(kv_width, sizeof(float)), em_alloc(width, sizeof(float))};
     em_attention_project(&a, pass->T, x, pass->rope, s.q, s.k, s.v);
-    em_attention_attend(&a, pass->batch, s.q, s.k, s.v, s.z);
+    em_cache_put(pass->cache, layer, pass->batch, s.k, s.v);
+    em_attention_attend(&a, pass->batch, pass->cache, layer, s.q, s.z);
     em_attention_output(&a, pass->T, s.z, cover->first_node[m->rank + 1] - cover->first_node[m->rank],
                         cover->node + cover->first_node[m->rank], parts);
     em_profile_lap(pass->profile, layer, EM_PHASE_ATTENTION);
@@ -292,8 +298,8 @@ static void record_hidden(void *context, em_range neurons, int64_t first_row, in
     em_profile_lap(r->pass->profile, r->layer, EM_PHASE_EXPERTS);
     for (int64_t i = 0; i < rows; i++) {
         int64_t key = r->routing->row_key[first_row + i];
-        em_trace_put(r->pass->trace, EM_FFN_HIDDEN, r->layer, key / S, 1, key % S * config->ffn_size + neurons.begin, n,
-                     hidden + i * n, n);
+        em_trace_put(r->pass->trace, EM_FFN_HIDDEN, r->layer, r->pass->step->first_row + key / S, 1,
+                     key % S * config->ffn_size + neurons.begin, n, hidden + i * n, n);
     }
     em_profile_lap(r->pass->profile, r->layer, EM_PHASE_TRACE);
 }
@@ -336,13 +342,13 @@ static void run_experts(em_pass *pass, int64_t layer, const em_routing *routing,
     em_profile_lap(pass->profile, layer, EM_PHASE_EXPERTS);
 }
 
+/* Counts grow from step to step. */
 static void record_exchange(em_pass *pass, int64_t layer, const em_routing *routing)
 {
     int P = pass->model->num_ranks;
-    int64_t *rows = em_alloc(P, sizeof *rows);
-    for (int r = 0; r < P; r++) rows[r] = routing->dispatch->send[r].count;
+    int64_t *rows = pass->profile->dispatched + layer * P;
+    for (int r = 0; r < P; r++) rows[r] += routing->dispatch->send[r].count;
     em_trace_exchange(pass->trace, layer, rows, pass->profile->load + layer * pass->model->config.num_experts);
-    free(rows);
 }
 
 static void feed_forward(em_pass *pass, int64_t layer)
@@ -395,7 +401,7 @@ static bool run_layer(em_pass *pass, int64_t layer, em_status *status)
 
 /* ---- output ---- */
 
-/* One rank's best next tokens of one sequence. */
+/* One rank's best next tokens of one run. */
 typedef struct best {
     int32_t token[EM_NUM_BEST]; /* -1: fewer than that here */
     float logit[EM_NUM_BEST];
@@ -414,7 +420,7 @@ static best best_of(em_range held, const float *logits)
     return found;
 }
 
-/* Everyone's best of one sequence, rank by rank, merged; of equals the lower token comes first, as ranks ascend. */
+/* Everyone's best of one run, rank by rank, merged; of equals the lower token comes first, as ranks ascend. */
 static void merge_best(int num_ranks, int64_t stride, const best *all, int num_best, int32_t *token, float *logit)
 {
     int *next = em_zeroed(num_ranks, sizeof *next);
@@ -453,6 +459,21 @@ static void find_best(em_pass *pass, em_range held, const float *logits, const i
     free(all);
 }
 
+/* The scores of the whole vocabulary after each run, on rank 0. */
+static void bring_scores(em_pass *pass, const float *logits, const int64_t *last_row, em_outcome *outcome)
+{
+    em_model *m = pass->model;
+    int64_t N = pass->batch->num_sequences, *width = em_alloc(m->num_ranks, sizeof *width);
+    for (int r = 0; r < m->num_ranks; r++) width[r] = em_range_size(em_embedding_held(&m->layout, r));
+    float *mine = em_alloc(N * width[m->rank], sizeof *mine);
+    for (int64_t s = 0; s < N; s++)
+        memcpy(mine + s * width[m->rank], logits + last_row[s] * width[m->rank], (size_t)width[m->rank] * sizeof *mine);
+    if (m->rank == 0) outcome->scores = em_alloc(N * m->config.vocab_size, sizeof(float));
+    em_exchange_columns(m->comm, N, width, mine, outcome->scores);
+    free(mine);
+    free(width);
+}
+
 /* The last norm; every row to the vocabulary's owners; scores recorded where they are made, the best of them home. */
 static void output(em_pass *pass, em_outcome *outcome)
 {
@@ -482,9 +503,10 @@ static void output(em_pass *pass, em_outcome *outcome)
     float *logits = em_alloc(rows * em_range_size(held), sizeof(float));
     em_embedding_logits(&m->config, &m->layout, m->rank, blocks_of(pass, EM_EMBEDDING, 0), rows, x, logits);
     find_best(pass, held, logits, last_row, outcome);
+    if (pass->step->all_scores) bring_scores(pass, logits, last_row, outcome);
     em_profile_lap(pass->profile, outer, EM_PHASE_OUTPUT);
     if (recorded && em_range_size(held) > 0)
-        em_trace_put(pass->trace, EM_LOGITS, 0, 0, pass->T, held.begin, em_range_size(held), logits,
+        em_trace_put(pass->trace, EM_LOGITS, 0, pass->step->first_row, pass->T, held.begin, em_range_size(held), logits,
                      em_range_size(held));
     em_profile_lap(pass->profile, outer, EM_PHASE_TRACE);
     free(logits);
@@ -524,21 +546,26 @@ static void close_pass(em_pass *pass)
     em_exchange_free(pass->sum_home);
 }
 
-bool em_model_run(em_model *model, const em_batch *batch, em_trace *trace, em_profile *profile, em_outcome *outcome,
-                  em_progress *progress, void *context, em_status *status)
+bool em_model_step(em_model *model, const em_step *step, em_cache *cache, em_trace *trace, em_profile *profile,
+                   em_outcome *outcome, em_progress *progress, void *context, em_status *status)
 {
-    em_pass pass = {.model = model, .batch = batch, .trace = trace, .profile = profile};
+    em_pass pass = {
+        .model = model, .step = step, .batch = step->tokens, .cache = cache, .trace = trace, .profile = profile};
     int64_t L = model->config.num_layers;
     bool good = true;
     em_profile_start(profile);
+    em_trace_step(trace, step->tokens, step->first_row);
     open_pass(&pass);
     embed(&pass);
     for (int64_t layer = 0; good && layer < L; layer++) {
         good = run_layer(&pass, layer, status);
         if (good && progress) progress(context, (double)(layer + 1), (double)L);
     }
-    if (good) output(&pass, outcome);
-    if (good && trace) good = em_trace_finish(trace, profile, status);
+    if (good) {
+        output(&pass, outcome);
+        good = em_trace_step_done(trace, step->first_row + step->tokens->num_tokens, status);
+        em_profile_lap(profile, L, EM_PHASE_TRACE);
+    }
     close_pass(&pass);
     em_stand(-1, NULL);
     return good;

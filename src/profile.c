@@ -11,12 +11,13 @@ const char *const em_phase_names[EM_NUM_PHASES] = {
     [EM_PHASE_TRACE] = "trace",
 };
 
-void em_profile_open(em_profile *profile, int64_t num_layers, int64_t num_experts)
+void em_profile_open(em_profile *profile, int64_t num_layers, int64_t num_experts, int num_ranks)
 {
     *profile = (em_profile){.num_layers = num_layers, .num_experts = num_experts};
     profile->seconds = em_zeroed((num_layers + 1) * EM_NUM_PHASES, sizeof(double));
     profile->rows_sent = em_zeroed((num_layers + 1) * EM_NUM_PHASES, sizeof(int64_t));
     profile->load = em_zeroed(num_layers * num_experts, sizeof(int64_t));
+    profile->dispatched = em_zeroed(num_layers * num_ranks, sizeof(int64_t));
 }
 
 void em_profile_close(em_profile *profile)
@@ -24,6 +25,7 @@ void em_profile_close(em_profile *profile)
     free(profile->seconds);
     free(profile->rows_sent);
     free(profile->load);
+    free(profile->dispatched);
     *profile = (em_profile){0};
 }
 

@@ -17,10 +17,10 @@ struct em_trace {
     char *path;
     uint32_t wanted;
     em_config config;
-    int64_t num_tokens; /* of the batch */
+    int64_t rows; /* tokens that the run may compute */
     int64_t kept_layers, kept_tokens;
     int64_t *layer_place; /* [L] where a layer is kept; -1: not */
-    int64_t *token_place; /* [T] */
+    int64_t *token_place; /* [rows] */
     em_dataset data[EM_NUM_QUANTITIES];
     em_dataset layers_done, tokens_done;
     em_bulk bulk;
@@ -91,7 +91,7 @@ static bool add_axis(em_trace *trace, em_store *store, em_axis axis, em_status *
     for (int64_t i = 0; i < size; i++) label[i] = i;
     for (int64_t i = 0; axis == EM_AXIS_LAYER && i < trace->config.num_layers; i++)
         if (trace->layer_place[i] >= 0) label[trace->layer_place[i]] = i;
-    for (int64_t i = 0; axis == EM_AXIS_TOKEN && i < trace->num_tokens; i++)
+    for (int64_t i = 0; axis == EM_AXIS_TOKEN && i < trace->rows; i++)
         if (trace->token_place[i] >= 0) label[trace->token_place[i]] = i;
     bool good = axis == EM_AXIS_PHASE ? em_store_add_word_axis(store, name, size, em_phase_names, status)
                                       : em_store_add_axis(store, name, size, label, status);
@@ -168,20 +168,28 @@ static bool create_structure(em_trace *trace, const char *path, const em_trace_r
     for (em_quantity q = 0; good && q < EM_NUM_QUANTITIES; q++)
         good = !is_wanted(trace, q) || add_quantity(trace, store, q, status);
     good = good &&
-           add_counter(store, "layers_done", "layers that are whole in every quantity", &trace->layers_done, status) &&
+           add_counter(store, "layers_done",
+                       "layers that are whole in every quantity for the step at hand, whose tokens follow tokens_done; "
+                       "at the end: all",
+                       &trace->layers_done, status) &&
            add_counter(store, "tokens_done", "tokens that are whole in every quantity", &trace->tokens_done, status);
     return em_store_close(store, status) && good;
 }
 
+static void put_tokens(em_trace *trace, const em_batch *tokens, int64_t row)
+{
+    em_trace_put(trace, EM_TOKEN_IDS, 0, row, tokens->num_tokens, 0, 1, tokens->token_id, 1);
+    em_trace_put(trace, EM_SEQUENCE, 0, row, tokens->num_tokens, 0, 1, tokens->sequence, 1);
+    em_trace_put(trace, EM_POSITION, 0, row, tokens->num_tokens, 0, 1, tokens->position, 1);
+}
+
 /* Everything that is known before the run, under a name of its own; then the final name. */
-static void create_file(em_trace *trace, const em_trace_request *request, const em_batch *batch, em_status *status)
+static void create_file(em_trace *trace, const em_trace_request *request, const em_batch *prompts, em_status *status)
 {
     char *partial = em_text("%s.partial", trace->path);
     if (create_structure(trace, partial, request, status) && em_bulk_open(&trace->bulk, partial, status)) {
         em_bulk_reserve(&trace->bulk, &trace->status);
-        em_trace_put(trace, EM_TOKEN_IDS, 0, 0, batch->num_tokens, 0, 1, batch->token_id, 1);
-        em_trace_put(trace, EM_SEQUENCE, 0, 0, batch->num_tokens, 0, 1, batch->sequence, 1);
-        em_trace_put(trace, EM_POSITION, 0, 0, batch->num_tokens, 0, 1, batch->position, 1);
+        put_tokens(trace, prompts, 0);
         em_bulk_close(&trace->bulk, &trace->status);
         if (trace->status.code) *status = trace->status;
     }
@@ -192,7 +200,7 @@ static void create_file(em_trace *trace, const em_trace_request *request, const 
 }
 
 em_trace *em_trace_create(MPI_Comm comm, const em_trace_request *request, const em_config *config,
-                          const em_batch *batch, em_status *status)
+                          const em_batch *prompts, em_status *status)
 {
     em_trace *trace = em_zeroed(1, sizeof *trace);
     trace->comm = comm;
@@ -201,15 +209,15 @@ em_trace *em_trace_create(MPI_Comm comm, const em_trace_request *request, const 
     trace->path = em_text("%s", request->path);
     trace->wanted = request->wanted;
     trace->config = *config;
-    trace->num_tokens = batch->num_tokens;
+    trace->rows = request->rows;
     trace->bulk.file = -1;
     trace->layer_place = em_alloc(config->num_layers, sizeof(int64_t));
-    trace->token_place = em_alloc(batch->num_tokens, sizeof(int64_t));
+    trace->token_place = em_alloc(request->rows, sizeof(int64_t));
     trace->kept_layers = place_kept(config->num_layers, request->layers, request->num_layers, trace->layer_place);
-    trace->kept_tokens = place_kept(batch->num_tokens, request->tokens, request->num_tokens, trace->token_place);
+    trace->kept_tokens = place_kept(request->rows, request->tokens, request->num_tokens, trace->token_place);
 
     if (trace->rank == 0 && em_output_free(request->path, request->force, status))
-        create_file(trace, request, batch, status);
+        create_file(trace, request, prompts, status);
     bool good = em_agree(comm, status);
     if (good) {
         MPI_Bcast(trace->data, (int)sizeof trace->data, MPI_BYTE, 0, comm);
@@ -239,20 +247,20 @@ static int64_t width_of(const em_trace *trace, em_quantity quantity)
     return width;
 }
 
-void em_trace_put(em_trace *trace, em_quantity quantity, int64_t layer, int64_t token, int64_t tokens, int64_t col,
+void em_trace_put(em_trace *trace, em_quantity quantity, int64_t layer, int64_t row, int64_t rows, int64_t col,
                   int64_t cols, const void *data, int64_t stride)
 {
     if (!em_trace_wants(trace, quantity, layer)) return;
     const em_dataset *to = &trace->data[quantity];
     bool layered = em_quantities[quantity].axis[0] == EM_AXIS_LAYER;
     int64_t first_row = layered ? trace->layer_place[layer] * trace->kept_tokens : 0;
-    int64_t width = width_of(trace, quantity), end = token + tokens, run;
-    for (int64_t t = token; t < end && trace->status.code == EM_OK; t += run) {
+    int64_t width = width_of(trace, quantity), end = row + rows, run;
+    for (int64_t t = row; t < end && trace->status.code == EM_OK; t += run) {
         int64_t place = trace->token_place[t];
         for (run = 1; t + run < end && place >= 0 && trace->token_place[t + run] == place + run;) run++;
         if (place < 0) continue;
         em_bulk_write(&trace->bulk, to, width, first_row + place, run, col, cols,
-                      (const char *)data + (t - token) * stride * (int64_t)em_type_bytes(to->type), stride,
+                      (const char *)data + (t - row) * stride * (int64_t)em_type_bytes(to->type), stride,
                       &trace->status);
     }
 }
@@ -279,12 +287,65 @@ static bool agree_written(em_trace *trace, em_status *status)
     return em_agree(trace->comm, status);
 }
 
+/* How many of the first rows are kept. */
+static int64_t kept_of(const em_trace *trace, int64_t rows)
+{
+    int64_t kept = 0;
+    for (int64_t i = 0; i < rows; i++) kept += trace->token_place[i] >= 0;
+    return kept;
+}
+
+void em_trace_step(em_trace *trace, const em_batch *tokens, int64_t first_row)
+{
+    if (!trace || trace->rank != 0) return;
+    count_done(trace, &trace->layers_done, 0);
+    put_tokens(trace, tokens, first_row);
+}
+
 bool em_trace_layer(em_trace *trace, int64_t layer, em_status *status)
 {
     if (!trace || trace->layer_place[layer] < 0) return true;
     if (!agree_written(trace, status)) return false;
     count_done(trace, &trace->layers_done, trace->layer_place[layer] + 1);
     return agree_written(trace, status); /* that it is counted too: the caller tells its user */
+}
+
+bool em_trace_step_done(em_trace *trace, int64_t rows, em_status *status)
+{
+    if (!trace) return true;
+    if (!agree_written(trace, status)) return false;
+    count_done(trace, &trace->tokens_done, kept_of(trace, rows));
+    return true;
+}
+
+/* Has a quantity a place for each token? */
+static bool has_tokens(em_quantity quantity)
+{
+    const em_quantity_info *info = &em_quantities[quantity];
+    return info->axis[0] == EM_AXIS_TOKEN || (info->num_axes > 1 && info->axis[1] == EM_AXIS_TOKEN);
+}
+
+/* NaN or -1 in the rows of one quantity that no token reached. */
+static void blank_rows(em_trace *trace, em_quantity quantity, int64_t first, int64_t past)
+{
+    enum { PIECE = 1 << 16 };
+    const em_dataset *data = &trace->data[quantity];
+    int64_t width = width_of(trace, quantity), size = (int64_t)em_type_bytes(data->type);
+    bool layered = em_quantities[quantity].axis[0] == EM_AXIS_LAYER;
+    char *blank = em_alloc(PIECE, 4);
+    for (int i = 0; i < PIECE; i++) {
+        const float missing = __builtin_nanf("");
+        const int32_t none = -1;
+        memcpy(blank + i * size, data->type == EM_TYPE_F32 ? (const void *)&missing : (const void *)&none, 4);
+    }
+    for (int64_t layer = 0; layer < (layered ? trace->kept_layers : 1); layer++) {
+        int64_t begin = (layer * trace->kept_tokens + first) * width, end = begin + (past - first) * width;
+        for (int64_t i = begin; i < end; i += PIECE) {
+            int64_t count = i + PIECE < end ? PIECE : end - i;
+            em_bulk_write(&trace->bulk, data, 1, i, count, 0, 1, blank, 1, &trace->status);
+        }
+    }
+    free(blank);
 }
 
 static void put_seconds(em_trace *trace, const em_profile *profile)
@@ -298,11 +359,20 @@ static void put_seconds(em_trace *trace, const em_profile *profile)
                   profile->seconds + profile->num_layers * EM_NUM_PHASES, EM_NUM_PHASES, &trace->status);
 }
 
-bool em_trace_finish(em_trace *trace, const em_profile *profile, em_status *status)
+/* What a run that ended early did not reach. */
+static void blank_rest(em_trace *trace, int64_t rows)
 {
+    int64_t first = kept_of(trace, rows);
+    for (em_quantity q = 0; trace->rank == 0 && first < trace->kept_tokens && q < EM_NUM_QUANTITIES; q++)
+        if (is_wanted(trace, q) && has_tokens(q)) blank_rows(trace, q, first, trace->kept_tokens);
+}
+
+bool em_trace_finish(em_trace *trace, const em_profile *profile, int64_t rows, em_status *status)
+{
+    if (!trace) return true;
+    blank_rest(trace, rows);
     put_seconds(trace, profile);
     if (!agree_written(trace, status)) return false;
-    count_done(trace, &trace->tokens_done, trace->kept_tokens);
     em_bulk_close(&trace->bulk, &trace->status);
     if (!agree_written(trace, status)) return false;
     if (trace->rank == 0) {

@@ -317,11 +317,13 @@ int64_t em_weights_model_bytes(const em_source *source)
 
 /* ---- making and reading them ---- */
 
-static void allocate(const em_source *source, const em_form *form, const em_block *block, em_matrix *matrix)
+static void allocate(const em_source *source, const em_form *form, const em_block *block, int panel, em_matrix *matrix)
 {
-    *matrix =
-        (em_matrix){.storage = form->storage, .rows = em_range_size(block->rows), .cols = em_range_size(block->cols)};
-    matrix->data = em_alloc(matrix->rows * matrix->cols, em_storage_bytes(form->storage));
+    *matrix = (em_matrix){.storage = form->storage,
+                          .rows = em_range_size(block->rows),
+                          .cols = em_range_size(block->cols),
+                          .panel = panel};
+    em_matrix_allocate(matrix);
     if (form->storage != EM_INT8) return;
     matrix->group_size = group_size(source, form, block->tensor);
     matrix->group_offset = block->cols.begin % matrix->group_size;
@@ -380,22 +382,46 @@ typedef struct loading {
     em_status *status;
 } loading;
 
+/* Make or read a few rows, one after another, and put them to their places in the block. */
+static bool load_rows(const loading *l, const em_form *form, const em_block *rows, int64_t first, em_matrix *matrix)
+{
+    em_matrix part;
+    bool good = true;
+    allocate(l->source, form, rows, 1, &part);
+    if (l->source->store)
+        good = read_block(l->source, form, rows, &part, l->status);
+    else
+        em_random_fill(&l->source->config, l->source->seed, rows->tensor, rows->layer, rows->expert, rows->rows,
+                       rows->cols, &part);
+    if (good) em_matrix_put(matrix, first, part.rows, part.data);
+    if (good && form->storage == EM_INT8)
+        memcpy(matrix->scale + first * part.num_groups, part.scale,
+               (size_t)(part.rows * part.num_groups) * sizeof(float));
+    em_matrix_free(&part);
+    return good;
+}
+
 static bool load_block(void *context, const em_block *block)
 {
+    enum { PIECE = 1 << 20, PANEL = 16 }; /* about so many bytes at a time, in whole panels */
     loading *l = context;
     const em_form *form = em_source_form(l->source, block->tensor, block->layer);
     em_matrix *matrix =
         &l->weights->block[(int64_t)block->tensor * l->weights->num_layers + block->layer][block->place];
+    bool in_product = em_tensor_shape_of(&l->source->config, block->tensor).quantised, good = true;
     em_stand((int)block->layer, l->source->store ? "reading weights" : "generating weights");
-    allocate(l->source, form, block, matrix);
-    if (!l->source->store)
-        em_random_fill(&l->source->config, l->source->seed, block->tensor, block->layer, block->expert, block->rows,
-                       block->cols, matrix);
-    else if (!read_block(l->source, form, block, matrix, l->status))
-        return false;
+    allocate(l->source, form, block, in_product ? PANEL : 1, matrix);
+    int64_t panel_bytes = PANEL * matrix->cols * (int64_t)em_storage_bytes(form->storage);
+    int64_t step = PANEL * (PIECE / panel_bytes > 0 ? PIECE / panel_bytes : 1);
+    for (int64_t row = 0; good && row < matrix->rows; row += step) {
+        em_block rows = *block;
+        rows.rows.begin = block->rows.begin + row;
+        if (rows.rows.begin + step < rows.rows.end) rows.rows.end = rows.rows.begin + step;
+        good = load_rows(l, form, &rows, row, matrix);
+    }
     l->done += (double)em_matrix_bytes(matrix);
-    if (l->progress) l->progress(l->context, l->done, l->all);
-    return true;
+    if (good && l->progress) l->progress(l->context, l->done, l->all);
+    return good;
 }
 
 static bool count_place(void *places, const em_block *block)
@@ -498,7 +524,7 @@ static bool write_rows(const em_source *source, const em_bulk *bulk, em_tensor t
     em_range cols = {0, em_tensor_shape_of(&source->config, tensor).cols};
     em_block block = {.tensor = tensor, .layer = layer, .rows = rows, .cols = cols};
     em_matrix matrix;
-    allocate(source, form, &block, &matrix);
+    allocate(source, form, &block, 1, &matrix);
     em_random_fill(&source->config, source->seed, tensor, layer, 0, rows, cols, &matrix);
     bool good =
         em_bulk_write(bulk, &form->data, cols.end, rows.begin, matrix.rows, 0, cols.end, matrix.data, cols.end, status);

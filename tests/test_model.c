@@ -1,7 +1,7 @@
 /* A batch through a whole model: the bits on these ranks are those of one rank. */
 #include "suite.h"
 
-#include "expertmesh/model.h"
+#include "expertmesh/generate.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,43 +19,64 @@ static em_batch make_batch(const int *lengths, int count, int64_t vocabulary)
     return batch;
 }
 
-/* The outcome of a run on the ranks of comm. */
-static em_outcome run_on(MPI_Comm comm, const em_config *config, em_storage storage, const em_batch *batch,
-                         em_profile *profile)
+/* What follows each prompt after a run on the ranks of comm, and the tokens it generates, [sequence, position]. */
+typedef struct story {
+    em_outcome after;
+    em_profile profile;
+    int32_t token[8][256];
+} story;
+
+static void keep_token(void *context, int64_t sequence, int64_t position, int32_t token)
+{
+    story *t = context;
+    t->token[sequence][position] = token;
+}
+
+static void run_on(MPI_Comm comm, const em_config *config, em_storage storage, const em_batch *batch,
+                   const em_generation *generation, story *told)
 {
     em_source source;
     em_model model;
     em_status status = {0};
-    em_outcome outcome = {0};
+    int64_t rows;
+    em_listener listener = {keep_token, NULL, told, NULL};
+    memset(told, 0, sizeof *told);
     em_source_generate(&source, config, 5, storage);
-    CU_ASSERT(em_model_open(&model, comm, &source, batch->num_tokens, NULL, NULL, &status));
-    em_profile_open(profile, config->num_layers, config->num_experts);
-    CU_ASSERT(em_model_run(&model, batch, NULL, profile, &outcome, NULL, NULL, &status));
+    CU_ASSERT(em_model_open(&model, comm, &source, em_generation_extent(batch, generation), NULL, NULL, &status));
+    em_profile_open(&told->profile, config->num_layers, config->num_experts, model.num_ranks);
+    CU_ASSERT(em_generate(&model, batch, generation, NULL, &told->profile, &listener, &told->after, &rows, &status));
     CU_ASSERT_STRING_EQUAL(status.text, "");
     em_model_close(&model);
     em_source_close(&source);
-    return outcome;
 }
 
-static void check_same_bits(const em_config *config, em_storage storage, const em_batch *batch)
+static void free_told(story *told)
 {
-    em_profile here, alone;
-    em_outcome all = run_on(MPI_COMM_WORLD, config, storage, batch, &here);
-    em_outcome one = run_on(MPI_COMM_SELF, config, storage, batch, &alone);
-    size_t count = (size_t)(one.num_sequences * EM_NUM_BEST);
-    CU_ASSERT_EQUAL(all.num_sequences, batch->num_sequences);
-    CU_ASSERT_EQUAL(memcmp(all.token, one.token, count * sizeof *one.token), 0);
-    CU_ASSERT_EQUAL(memcmp(all.logit, one.logit, count * sizeof *one.logit), 0);
-    int64_t loads = config->num_layers * config->num_experts;
-    CU_ASSERT_EQUAL(memcmp(here.load, alone.load, (size_t)loads * sizeof *here.load), 0);
-    int64_t routed = 0;
-    for (int64_t i = 0; i < loads; i++) routed += here.load[i];
-    CU_ASSERT_EQUAL(routed, config->num_layers * batch->num_tokens * config->num_selected_experts);
-    em_outcome_free(&all);
-    em_outcome_free(&one);
-    em_profile_close(&here);
-    em_profile_close(&alone);
+    em_outcome_free(&told->after);
+    em_profile_close(&told->profile);
 }
+
+static void check_same_bits(const em_config *config, em_storage storage, const em_batch *batch,
+                            const em_generation *generation)
+{
+    static story all, one;
+    run_on(MPI_COMM_WORLD, config, storage, batch, generation, &all);
+    run_on(MPI_COMM_SELF, config, storage, batch, generation, &one);
+    size_t count = (size_t)(batch->num_sequences * EM_NUM_BEST);
+    CU_ASSERT_EQUAL(all.after.num_sequences, batch->num_sequences);
+    CU_ASSERT_EQUAL(memcmp(all.after.token, one.after.token, count * sizeof(int32_t)), 0);
+    CU_ASSERT_EQUAL(memcmp(all.after.logit, one.after.logit, count * sizeof(float)), 0);
+    CU_ASSERT_EQUAL(memcmp(all.token, one.token, sizeof one.token), 0);
+    int64_t loads = config->num_layers * config->num_experts, routed = 0;
+    CU_ASSERT_EQUAL(memcmp(all.profile.load, one.profile.load, (size_t)loads * sizeof(int64_t)), 0);
+    for (int64_t i = 0; i < loads; i++) routed += all.profile.load[i];
+    int64_t rows = em_generation_rows(batch, generation);
+    if (generation->stop_token < 0) CU_ASSERT_EQUAL(routed, config->num_layers * rows * config->num_selected_experts);
+    free_told(&all);
+    free_told(&one);
+}
+
+static const em_generation none = {.stop_token = -1, .sampling = {.top_p = 1}};
 
 static void same_bits_as_on_one_rank(void)
 {
@@ -64,7 +85,7 @@ static void same_bits_as_on_one_rank(void)
     for (em_storage storage = 0; storage < EM_NUM_STORAGES; storage++)
         for (int kind = 0; kind < 2; kind++) {
             config.ffn_kind = (em_ffn_kind)kind;
-            check_same_bits(&config, storage, &batch);
+            check_same_bits(&config, storage, &batch, &none);
         }
     em_batch_free(&batch);
 }
@@ -73,7 +94,7 @@ static void same_bits_with_fewer_tokens_than_ranks(void)
 {
     em_config config = em_preset_find("tiny")->config;
     em_batch batch = make_batch((int[]){1}, 1, config.vocab_size);
-    check_same_bits(&config, EM_F32, &batch);
+    check_same_bits(&config, EM_F32, &batch, &none);
     em_batch_free(&batch);
 }
 
@@ -89,8 +110,46 @@ static void same_bits_at_odd_shapes(void)
     config.ffn_size = 3;
     config.vocab_size = 4; /* fewer than the best that are asked for */
     em_batch batch = make_batch((int[]){3, 2}, 2, config.vocab_size);
-    check_same_bits(&config, EM_BF16, &batch);
+    check_same_bits(&config, EM_BF16, &batch, &none);
     em_batch_free(&batch);
+}
+
+/* Greedy and drawn, with and without a stop, prompts whole and in chunks. */
+static void generation_has_the_same_bits(void)
+{
+    em_config config = em_preset_find("tiny")->config;
+    em_batch batch = make_batch((int[]){3, 1, 20}, 3, config.vocab_size);
+    em_generation g = {.count = 12, .stop_token = -1, .sampling = {.top_p = 1}};
+    check_same_bits(&config, EM_F32, &batch, &g);
+    g.prefill_chunk = 5;
+    check_same_bits(&config, EM_BF16, &batch, &g);
+    g.sampling = (em_sampling){.temperature = 0.8, .top_k = 40, .top_p = 0.9, .seed = 3};
+    g.stop_token = 17;
+    check_same_bits(&config, EM_INT8, &batch, &g);
+    em_batch_free(&batch);
+}
+
+/* A sequence that is generated, then run whole as a prompt: the last step of the one and the pass of the other give the
+ * same token with the same bits, for no sum's order depends on what else is in a step. */
+static void generated_tokens_are_those_of_one_pass(void)
+{
+    static story told, again;
+    em_config config = em_preset_find("tiny")->config;
+    em_batch batch = make_batch((int[]){4, 9}, 2, config.vocab_size), whole = {0};
+    em_generation g = {.count = 10, .stop_token = -1, .prefill_chunk = 6, .sampling = {.top_p = 1}};
+    run_on(MPI_COMM_WORLD, &config, EM_F32, &batch, &g, &told);
+    /* prompt 0 again, with what was generated but for the last token */
+    char text[512] = "";
+    em_status status = {0};
+    for (int64_t i = 0; i < 4 + 9; i++)
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%d ", i < 4 ? batch.token_id[i] : told.token[0][i]);
+    CU_ASSERT(em_batch_add_tokens(&whole, text, "test", EM_USAGE, &status));
+    run_on(MPI_COMM_WORLD, &config, EM_F32, &whole, &none, &again);
+    CU_ASSERT_EQUAL(again.after.token[0], told.token[0][13]);
+    free_told(&told);
+    free_told(&again);
+    em_batch_free(&batch);
+    em_batch_free(&whole);
 }
 
 int main(int argc, char **argv)
@@ -99,6 +158,8 @@ int main(int argc, char **argv)
         {"same bits as on one rank", same_bits_as_on_one_rank},
         {"same bits with fewer tokens than ranks", same_bits_with_fewer_tokens_than_ranks},
         {"same bits at odd shapes", same_bits_at_odd_shapes},
+        {"generation has the same bits", generation_has_the_same_bits},
+        {"generated tokens are those of one pass", generated_tokens_are_those_of_one_pass},
         {NULL, NULL},
     };
     return suite_main(argc, argv, "model", tests);

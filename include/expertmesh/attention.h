@@ -7,7 +7,7 @@
 #ifndef EXPERTMESH_ATTENTION_H
 #define EXPERTMESH_ATTENTION_H
 
-#include "expertmesh/batch.h"
+#include "expertmesh/cache.h"
 #include "expertmesh/kernels.h"
 #include "expertmesh/tree.h"
 
@@ -29,9 +29,10 @@ typedef struct em_attention {
 void em_attention_project(const em_attention *attention, int64_t T, const float *x, const float *rope, float *q,
                           float *k, float *v);
 
-/* Causal attention within each sequence: softmax of cap * tanh(multiplier * q.k / cap) over the past, times v. */
-void em_attention_attend(const em_attention *attention, const em_batch *batch, const float *q, const float *k,
-                         const float *v, float *z);
+/* Causal attention of a step's tokens within each sequence: softmax of cap * tanh(multiplier * q.k / cap) over the past in
+ * the cache, which holds this step's keys and values already, times v. q and z [T, Hr*C]. */
+void em_attention_attend(const em_attention *attention, const em_batch *step, const em_cache *cache, int64_t layer,
+                         const float *q, float *z);
 
 /* What the heads of each node add: parts [num_nodes, T, D], summed in tree order. */
 void em_attention_output(const em_attention *attention, int64_t T, const float *z, int num_nodes, const em_range *nodes,

@@ -14,8 +14,8 @@ typedef struct em_batch {
     int32_t *token_id;        /* [T] */
     int32_t *sequence;        /* [T] which prompt a token belongs to, from 0 */
     int32_t *position;        /* [T] its place in it, from 0 */
-    int64_t num_sequences;
-    int64_t *first_token; /* [num_sequences + 1] */
+    int64_t num_sequences;    /* runs: prompts, or the parts of sequences that one step runs */
+    int64_t *first_token;     /* [num_sequences + 1] */
 } em_batch;
 
 void em_batch_free(em_batch *batch);
@@ -28,6 +28,11 @@ bool em_batch_add_tokens(em_batch *batch, const char *text, const char *source, 
 
 /* Add the prompts of a file, one a line, as text or as tokens; blank lines are passed over. */
 bool em_batch_add_file(em_batch *batch, const char *path, bool as_text, em_status *status);
+
+/* Tokens [begin, end) of a batch as a batch of their own, which runs of sequences they fall into and where they stood.
+ * One token more of a sequence, as a run of its own. */
+em_batch em_batch_slice(const em_batch *batch, int64_t begin, int64_t end);
+void em_batch_add_next(em_batch *batch, int32_t token, int32_t sequence, int32_t position);
 
 /* Whether a model can run it: every token in the vocabulary, no prompt longer than sequence_len. source (an option or a
  * file) opens the message. */

@@ -48,6 +48,13 @@ int64_t em_exchange_rows_to_others(const em_exchange *plan);
 /* Everyone's items in rank order, to every rank: mine [count[rank]] to all [sum of count], bytes each. Collective. */
 void em_exchange_all(MPI_Comm comm, const int64_t *count, int bytes, const void *mine, void *all);
 
+/* The columns that each rank has of the same rows, put beside each other on rank 0: mine [rows, width[rank]] to
+ * all [rows, sum of width], rank by rank. all is used on rank 0 only. Collective. */
+void em_exchange_columns(MPI_Comm comm, int64_t rows, const int64_t *width, const float *mine, float *all);
+
+/* Rank 0's bytes for all. Collective. */
+void em_exchange_share(MPI_Comm comm, int64_t bytes, void *data);
+
 /* Wait until every rank is here. Collective. */
 void em_exchange_wait(MPI_Comm comm);
 

@@ -12,34 +12,45 @@
 extern "C" {
 #endif
 
-/* A matrix as it is stored, one neuron a row. bf16 and int8 are never expanded whole.
- * An int8 number in row o, column j weighs q * scale[o, (j + group_offset) / group_size]. */
+/* A matrix as it is stored; bf16 and int8 are never expanded whole.
+ * With panel 1, rows lie one after another. With panel 16, as products want them, in panels of 16 neurons (tiles.h): panel
+ * p holds rows [16p, 16p + width), width 16 or what is left, as [cols, width]; of bf16, in whole panels, two neighbouring
+ * columns lie beside each other, [cols / 2, 16, 2]. An int8 number in row o, column j weighs
+ * q * scale[o, (j + group_offset) / group_size]. */
 typedef struct em_matrix {
     em_storage storage;
     int64_t rows, cols;
-    void *data;           /* [rows, cols], owned; NULL: this rank holds no such part */
+    int panel;            /* 1 or 16 */
+    void *data;           /* owned; NULL: this rank holds no such part */
     float *scale;         /* [rows, num_groups] of an int8 matrix, owned */
     int64_t num_groups;   /* scale groups that its columns touch */
     int64_t group_size;   /* columns in a whole group */
     int64_t group_offset; /* columns of the first group that lie before column 0 (on another rank) */
 } em_matrix;
 
+/* Space for the numbers (not the scales) of a matrix whose other fields are set. */
+void em_matrix_allocate(em_matrix *matrix);
 void em_matrix_free(em_matrix *matrix);
 int64_t em_matrix_bytes(const em_matrix *matrix); /* numbers and scales */
+
+/* Put rows [first, first + count), given as [count, cols] one after another, to their places. Where the matrix has panels,
+ * first is a multiple of 16, and so is count, or the rows are its last. */
+void em_matrix_put(em_matrix *matrix, int64_t first, int64_t count, const void *rows);
 
 /* Rows [first, first + count) as float32, exactly as they weigh: out [count, cols]. */
 void em_matrix_rows(const em_matrix *matrix, int64_t first, int64_t count, float *out);
 
-/* y[t, n] = sum over d of w[n, d] x[t, d]: the weighted sums of all neurons of w for T inputs.
- *   x [T, w.cols], rows ldx apart;  y [T, w.rows], rows ldy apart. T may be 0. */
+/* y[t, n] = sum over d of w[n, d] x[t, d]: the weighted sums of all neurons of w for T inputs, in float32.
+ *   x [T, w.cols], rows ldx apart;  y [T, w.rows], rows ldy apart. T may be 0.
+ * The bits of y[t] depend on w and x[t] alone, not on T: each sum runs over blocks of at most 1,024 inputs of one scale
+ * group, in order within a block, and the blocks are added in order. */
 void em_matmul(int64_t T, const em_matrix *w, const float *x, int64_t ldx, float *y, int64_t ldy);
 
-/* The same for plain float32 operands: y[m, n] = alpha * sum over k of a[m, k] b[n, k]. */
-void em_product(int64_t M, int64_t N, int64_t K, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
-                float *y, int64_t ldy);
-/* y[m, n] = sum over k of a[m, k] b[k, n]. */
-void em_product_plain(int64_t M, int64_t N, int64_t K, const float *a, int64_t lda, const float *b, int64_t ldb,
-                      float *y, int64_t ldy);
+/* The same over float32 panels that lie elsewhere: w holds `panels` panels [K, 16], panel_stride floats apart;
+ * x [T, K], rows ldx apart; y [T, panels * 16], rows ldy apart. */
+void em_panel_product(int64_t T, int64_t panels, int64_t K, const float *w, int64_t panel_stride, const float *x,
+                      int64_t ldx, float *y, int64_t ldy);
+enum { EM_PANEL = 16 };
 
 /* Exact: 16 bits before, 16 zero bits after. And to nearest, ties to even; NaN stays NaN. */
 float em_bf16_to_f32(uint16_t value);

@@ -10,6 +10,7 @@
 #ifndef EXPERTMESH_MODEL_H
 #define EXPERTMESH_MODEL_H
 
+#include "expertmesh/cache.h"
 #include "expertmesh/routing.h"
 #include "expertmesh/trace.h"
 #include "expertmesh/weights.h"
@@ -28,35 +29,50 @@ typedef struct em_model {
     em_cover *expert_cover; /* [E] how each expert's slices are */
 } em_model;
 
-/* What a rank needs for a model and a batch of T tokens, in bytes. Activations are an estimate from above for a router
- * that loads each expert up to twice its share. Local, allocates nothing. */
+/* What a run asks of memory. */
+typedef struct em_extent {
+    int64_t step_tokens;           /* in its largest step */
+    int64_t tokens, num_sequences; /* in all */
+    bool lasting;                  /* later steps look back */
+} em_extent;
+
+/* What a rank needs for a model and such a run, in bytes. Activations are an estimate from above for a router that loads
+ * each expert up to twice its share. Local, allocates nothing. */
 typedef struct em_need {
     em_held weights;
-    int64_t activations;
+    int64_t activations, cache;
 } em_need;
 
-em_need em_model_need(const em_source *source, const em_layout *layout, int rank, int64_t num_tokens);
+em_need em_model_need(const em_source *source, const em_layout *layout, int rank, em_extent extent);
 
 /* Check that every host has the memory, then make or read the weights. Collective; the status is agreed. On failure the
  * model is closed. progress (may be NULL) hears of bytes of weights on this rank. */
-bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, int64_t num_tokens, em_progress *progress,
+bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, em_extent extent, em_progress *progress,
                    void *context, em_status *status);
 void em_model_close(em_model *model);
 
-/* The likeliest next tokens after the end of each sequence. */
+/* One step: tokens that go through the layers together. */
+typedef struct em_step {
+    const em_batch *tokens; /* runs of sequences; what came before a run is in the cache */
+    int64_t first_row;      /* where the trace keeps the first of them */
+    bool all_scores;        /* bring the scores of the whole vocabulary home to rank 0 */
+} em_step;
+
+/* The likeliest next tokens after the end of each run. */
 enum { EM_NUM_BEST = 5 };
 typedef struct em_outcome {
-    int64_t num_sequences;
-    int num_best;   /* min(EM_NUM_BEST, V) */
-    int32_t *token; /* [num_sequences, EM_NUM_BEST] best first; on all ranks the same */
-    float *logit;   /* [num_sequences, EM_NUM_BEST] */
+    int64_t num_sequences; /* runs of the step */
+    int num_best;          /* min(EM_NUM_BEST, V) */
+    int32_t *token;        /* [num_sequences, EM_NUM_BEST] best first; on all ranks the same */
+    float *logit;          /* [num_sequences, EM_NUM_BEST] */
+    float *scores;         /* [num_sequences, V] on rank 0, where they were asked for */
 } em_outcome;
 void em_outcome_free(em_outcome *outcome);
 
-/* Run one batch. Collective; the status is agreed, and fails only where the trace (may be NULL) cannot be written.
- * profile (opened by the caller) and outcome are filled; progress (may be NULL) hears of layers done. */
-bool em_model_run(em_model *model, const em_batch *batch, em_trace *trace, em_profile *profile, em_outcome *outcome,
-                  em_progress *progress, void *context, em_status *status);
+/* Run one step. Collective; the status is agreed, and fails only where the trace (may be NULL) cannot be written. The
+ * cache gains the step's keys and values, profile what it took; outcome is filled; progress (may be NULL) hears of layers. */
+bool em_model_step(em_model *model, const em_step *step, em_cache *cache, em_trace *trace, em_profile *profile,
+                   em_outcome *outcome, em_progress *progress, void *context, em_status *status);
 
 #ifdef __cplusplus
 }

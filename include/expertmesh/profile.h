@@ -27,14 +27,15 @@ extern const char *const em_phase_names[EM_NUM_PHASES];
 
 typedef struct em_profile {
     int64_t num_layers;
-    double *seconds;    /* [num_layers + 1, EM_NUM_PHASES]; the last row is what lies outside of the layers */
-    int64_t *rows_sent; /* [num_layers + 1, EM_NUM_PHASES] rows sent to other ranks, by phase */
-    int64_t *load;      /* [num_layers, num_experts] rows of each expert, on all ranks the same */
+    double *seconds;     /* [num_layers + 1, EM_NUM_PHASES]; the last row is what lies outside of the layers */
+    int64_t *rows_sent;  /* [num_layers + 1, EM_NUM_PHASES] rows sent to other ranks, by phase */
+    int64_t *load;       /* [num_layers, num_experts] rows of each expert, on all ranks the same */
+    int64_t *dispatched; /* [num_layers, num_ranks] rows that this rank's dispatch sent to each, itself with them */
     int64_t num_experts;
     double mark; /* when the present phase began */
 } em_profile;
 
-void em_profile_open(em_profile *profile, int64_t num_layers, int64_t num_experts);
+void em_profile_open(em_profile *profile, int64_t num_layers, int64_t num_experts, int num_ranks);
 void em_profile_close(em_profile *profile);
 
 /* Start the clock; then, at the end of each phase, charge the time since the last call to it. layer num_layers: outside. */

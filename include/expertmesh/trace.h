@@ -1,9 +1,10 @@
 /* expertmesh/trace.h: what a run records, into one HDF5 file that any reader opens at any time.
  *
  * Rank 0 creates every dataset with its space, scales and attributes beside the final name and renames; from then on the
- * structure does not change, and each rank writes its own rows in place. When all ranks have written a layer, rank 0
- * counts it in `layers_done`; when the last norm and the logits are written, `tokens_done` says so; last, `complete`
- * becomes 1. So whatever was reported as written is there, however the run ends.
+ * structure does not change, and each rank writes its own rows in place. Tokens lie in the order they were computed: the
+ * prompts', then the generated ones, step by step. When all ranks have written a layer of a step, rank 0 counts it in
+ * `layers_done`; when a step's last norm and logits are written, `tokens_done` says so; last, `complete` becomes 1. So
+ * whatever was reported as written is there, however the run ends.
  * Advantage: no rank waits for another to write, and no write passes through HDF5. Cost: the size of every dataset is
  * fixed before the run. */
 #ifndef EXPERTMESH_TRACE_H
@@ -26,6 +27,7 @@ typedef struct em_trace_request {
     int64_t num_layers;
     const int64_t *tokens; /* kept tokens, ascending */
     int64_t num_tokens;
+    int64_t rows;        /* tokens that the run may compute in all */
     const char *weights; /* where the weights came from, in words */
     const char *command_line;
     uint64_t seed;
@@ -37,26 +39,33 @@ typedef struct em_trace em_trace;
  * is not. Local; costs no more than a look. */
 bool em_output_free(const char *path, bool force, em_status *status);
 
-/* Create the file. Collective; the status is agreed. NULL on failure. */
+/* Create the file; prompts are the first tokens to be run. Collective; the status is agreed. NULL on failure. */
 em_trace *em_trace_create(MPI_Comm comm, const em_trace_request *request, const em_config *config,
-                          const em_batch *batch, em_status *status);
+                          const em_batch *prompts, em_status *status);
 
 /* Does it record any of this quantity? False where trace is NULL. layer is ignored where the quantity has none. */
 bool em_trace_wants(const em_trace *trace, em_quantity quantity, int64_t layer);
 
-/* Record numbers [col, col + cols) of what the quantity holds a token, for tokens [token, token + tokens). data: rows
+/* Record numbers [col, col + cols) of what the quantity holds a token, for rows [row, row + rows) of
+ * the run's tokens. data: rows
  * `stride` numbers apart, of the quantity's type. Local. A failure is kept and told by em_trace_layer or em_trace_finish. */
-void em_trace_put(em_trace *trace, em_quantity quantity, int64_t layer, int64_t token, int64_t tokens, int64_t col,
+void em_trace_put(em_trace *trace, em_quantity quantity, int64_t layer, int64_t row, int64_t rows, int64_t col,
                   int64_t cols, const void *data, int64_t stride);
 
 /* Record this rank's rows to others by the dispatch [P], and, on rank 0, the experts' loads [E]. Local. */
 void em_trace_exchange(em_trace *trace, int64_t layer, const int64_t *dispatch_rows, const int64_t *expert_load);
 
-/* A layer is written by all. Collective; the status is agreed. trace may be NULL. */
-bool em_trace_layer(em_trace *trace, int64_t layer, em_status *status);
+/* A step begins with these tokens, the first of them in this row. Local. trace may be NULL. */
+void em_trace_step(em_trace *trace, const em_batch *tokens, int64_t first_row);
 
-/* All is written: this rank's times, the counts, and the mark of a complete trace. Collective, agreed. */
-bool em_trace_finish(em_trace *trace, const em_profile *profile, em_status *status);
+/* A layer of the step is written by all; the whole step is, which makes so many rows. Collective; the status is agreed.
+ * trace may be NULL. */
+bool em_trace_layer(em_trace *trace, int64_t layer, em_status *status);
+bool em_trace_step_done(em_trace *trace, int64_t rows, em_status *status);
+
+/* All is run, so many rows: this rank's times, NaN and -1 where no token was run, the mark of a complete trace.
+ * Collective, agreed. trace may be NULL. */
+bool em_trace_finish(em_trace *trace, const em_profile *profile, int64_t rows, em_status *status);
 
 /* Local; trace may be NULL. What was not finished stays marked as incomplete. */
 void em_trace_free(em_trace *trace);

@@ -74,16 +74,39 @@ static double label_of(const side *s, int which, int64_t place)
     return s->label[which] && place < s->labels[which] ? s->label[which][place] : (double)place;
 }
 
-/* The place in b of what a calls by this number; -1: b does not have it. */
-static int64_t place_in(const side *b, int which, int64_t size, double number)
+/* The place in b of what a calls by this number, looked for from `hint` on; -1: b does not have it. */
+static int64_t place_in(const side *b, int which, int64_t size, double number, int64_t hint)
 {
-    for (int64_t i = 0; i < size; i++)
-        if (label_of(b, which, i) == number) return i;
+    for (int64_t i = 0; i < size; i++) {
+        int64_t place = (hint + i) % size;
+        if (label_of(b, which, place) == number) return place;
+    }
     return -1;
 }
 
-static void note(difference *d, const em_dataset *shape, int first_axis, const double *lead, int64_t index, double x,
-                 double y)
+/* Neighbouring rows of one quantity in both files. Rows are tokens, or layers where there are no tokens. */
+typedef struct row_run {
+    const side *a, *b;
+    const em_dataset *x, *y;
+    int axes;                                         /* of layers and tokens: 1 or 2 */
+    int which;                                        /* what rows are: 0 layers, 1 tokens */
+    int64_t from_a[EM_MAX_AXES], from_b[EM_MAX_AXES]; /* where they begin */
+    int64_t rows, row_size;                           /* how many; numbers in one */
+} row_run;
+
+/* Where a number is: numbers of layer and token, then indices. */
+static void place_of(const row_run *run, int64_t index, double *place)
+{
+    int last = run->axes - 1;
+    for (int axis = run->x->rank - 1; axis >= run->axes; axis--) {
+        place[axis] = (double)(index % run->x->dims[axis]);
+        index /= run->x->dims[axis];
+    }
+    place[last] = label_of(run->a, run->which, run->from_a[last] + index);
+    if (last > 0) place[0] = label_of(run->a, 0, run->from_a[0]);
+}
+
+static void note(difference *d, const row_run *run, int64_t index, double x, double y)
 {
     double gap = x == y || (isnan(x) && isnan(y)) ? 0 : fabs(x - y);
     if (isnan(gap)) gap = INFINITY;
@@ -91,64 +114,65 @@ static void note(difference *d, const em_dataset *shape, int first_axis, const d
     d->compared++;
     d->difference_square += gap * gap;
     if (isfinite(y)) d->reference_square += y * y;
-    double place[EM_MAX_AXES];
-    if (gap <= d->largest && relative <= d->relative) return;
-    memcpy(place, lead, sizeof place);
-    for (int axis = shape->rank - 1; axis >= first_axis; axis--) {
-        place[axis] = (double)(index % shape->dims[axis]);
-        index /= shape->dims[axis];
-    }
     if (gap > d->largest) {
         d->largest = gap;
-        memcpy(d->at_largest, place, sizeof place);
+        place_of(run, index, d->at_largest);
     }
     if (relative > d->relative) {
         d->relative = relative;
-        memcpy(d->at_relative, place, sizeof place);
+        place_of(run, index, d->at_relative);
     }
 }
 
-/* One layer and token (or one token) of both: all that the quantity holds there. */
-static bool compare_row(const side *a, const side *b, const em_dataset *x, const em_dataset *y, const int64_t *from_a,
-                        const int64_t *from_b, const double *lead, int axes, double *buffer, difference *d,
-                        em_status *status)
+static bool compare_run(const row_run *run, double *buffer, difference *d, em_status *status)
 {
-    int64_t count[EM_MAX_AXES], size = 1;
-    for (int i = 0; i < x->rank; i++) {
-        count[i] = i < axes ? 1 : x->dims[i];
-        size *= count[i];
-    }
-    if (!em_store_read_numbers(a->store, x, from_a, count, buffer, status) ||
-        !em_store_read_numbers(b->store, y, from_b, count, buffer + size, status))
+    int64_t count[EM_MAX_AXES], size = run->rows * run->row_size;
+    for (int i = 0; i < run->x->rank; i++)
+        count[i] = i < run->axes - 1 ? 1 : i == run->axes - 1 ? run->rows : run->x->dims[i];
+    if (!em_store_read_numbers(run->a->store, run->x, run->from_a, count, buffer, status) ||
+        !em_store_read_numbers(run->b->store, run->y, run->from_b, count, buffer + size, status))
         return false;
-    for (int64_t i = 0; i < size; i++) note(d, x, axes, lead, i, buffer[i], buffer[size + i]);
+    for (int64_t i = 0; i < size; i++) note(d, run, i, buffer[i], buffer[size + i]);
     return true;
+}
+
+/* All rows that both have of one layer (or of all), in runs of neighbours. */
+static bool compare_rows(row_run *run, int64_t most, double *buffer, difference *d, em_status *status)
+{
+    int last = run->axes - 1;
+    int64_t rows_a = run->x->dims[last], rows_b = run->y->dims[last], place = -1;
+    bool good = true;
+    for (int64_t row = 0; good && row < rows_a; row += run->rows) {
+        place = place_in(run->b, run->which, rows_b, label_of(run->a, run->which, row), place + 1);
+        for (run->rows = 1;
+             place >= 0 && run->rows < most && row + run->rows < rows_a && place + run->rows < rows_b &&
+             label_of(run->a, run->which, row + run->rows) == label_of(run->b, run->which, place + run->rows);)
+            run->rows++;
+        run->from_a[last] = row;
+        run->from_b[last] = place;
+        good = place < 0 || compare_run(run, buffer, d, status);
+        if (place >= 0) place += run->rows - 1;
+    }
+    return good;
 }
 
 /* All layers and tokens that both have. */
 static bool compare_common(const side *a, const side *b, em_quantity quantity, const em_dataset *x, const em_dataset *y,
                            difference *d, em_status *status)
 {
+    enum { TOGETHER = 1 << 18 }; /* numbers read at a time, about */
     const em_quantity_info *info = &em_quantities[quantity];
-    int axes = 0, which[2] = {0, 0};
-    while (axes < 2 && axes < info->num_axes && info->axis[axes] <= EM_AXIS_TOKEN) {
-        which[axes] = info->axis[axes] == EM_AXIS_TOKEN;
-        axes++;
-    }
-    int64_t size = 1, outer = axes > 0 ? x->dims[0] : 1, inner = axes > 1 ? x->dims[1] : 1;
-    for (int i = axes; i < x->rank; i++) size *= x->dims[i];
-    double *buffer = em_alloc(2 * size, sizeof *buffer);
+    row_run run = {.a = a, .b = b, .x = x, .y = y, .row_size = 1};
+    while (run.axes < info->num_axes && info->axis[run.axes] <= EM_AXIS_TOKEN)
+        run.which = info->axis[run.axes++] == EM_AXIS_TOKEN;
+    for (int i = run.axes; i < x->rank; i++) run.row_size *= x->dims[i];
+    int64_t most = TOGETHER / run.row_size > 0 ? TOGETHER / run.row_size : 1;
+    double *buffer = em_alloc(2 * most * run.row_size, sizeof *buffer);
     bool good = true;
-    for (int64_t i = 0; good && i < outer; i++) {
-        double lead[EM_MAX_AXES] = {label_of(a, which[0], i), 0, 0, 0};
-        int64_t other = axes > 0 ? place_in(b, which[0], y->dims[0], lead[0]) : 0;
-        for (int64_t j = 0; good && other >= 0 && j < inner; j++) {
-            lead[1] = label_of(a, which[1], j);
-            int64_t other_inner = axes > 1 ? place_in(b, which[1], y->dims[1], lead[1]) : 0;
-            if (other_inner < 0) continue;
-            int64_t from_a[EM_MAX_AXES] = {i, j, 0, 0}, from_b[EM_MAX_AXES] = {other, other_inner, 0, 0};
-            good = compare_row(a, b, x, y, from_a, from_b, lead, axes, buffer, d, status);
-        }
+    for (int64_t layer = 0; good && layer < (run.axes == 2 ? x->dims[0] : 1); layer++) {
+        run.from_a[0] = layer;
+        run.from_b[0] = run.axes == 2 ? place_in(b, 0, y->dims[0], label_of(a, 0, layer), layer) : 0;
+        if (run.from_b[0] >= 0) good = compare_rows(&run, most, buffer, d, status);
     }
     free(buffer);
     return good;

@@ -2,7 +2,11 @@
 #include "commands.h"
 
 #include "../summary.h"
+#include "expertmesh/generate.h"
 
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,6 +17,13 @@ static const em_option options[] = {
     {"prompt-file", "FILE", "run the text in a file, one prompt a line", 0},
     {"tokens", "1,2,3", "run these tokens", 0},
     {"tokens-file", "FILE", "run the tokens in a file, one prompt a line", 0},
+    {"generate", "N", "then add N tokens to each prompt (0)", 0},
+    {"temperature", "X", "draw tokens with the scores divided by X; 0: always the best (0)", 0},
+    {"top-k", "K", "draw among the K best only; 0: among all (0)", 0},
+    {"top-p", "P", "draw among the fewest best whose probabilities reach P (1)", 0},
+    {"sample-seed", "N", "seed of the draws (0)", 0},
+    {"stop-token", "N", "a token that ends its prompt's text", 0},
+    {"prefill-chunk", "N", "run prompts in steps of at most N tokens, which bounds memory", 0},
     {"trace", "T.h5", "record what happened in this file", 0},
     {"trace-only", "NAME,...", "record only these quantities", 0},
     {"trace-layers", "0,4-7", "record only these layers", 0},
@@ -132,6 +143,74 @@ static bool parse_quantities(const char *text, uint32_t *wanted, em_status *stat
     return true;
 }
 
+/* A whole number from least on; fallback where the option is not given. */
+static bool read_whole(const em_call *call, const char *name, int64_t least, int64_t fallback, int64_t *value,
+                       em_status *status)
+{
+    const char *text = em_option_value(call, name);
+    char *end;
+    *value = fallback;
+    if (!text) return true;
+    errno = 0;
+    *value = strtoll(text, &end, 10);
+    if (end != text && *end == '\0' && !errno && *value >= least) return true;
+    return em_fail(status, EM_USAGE, "--%s: \"%s\" is not a whole number of %lld or more", name, text,
+                   (long long)least);
+}
+
+static bool read_real(const em_call *call, const char *name, double fallback, double *value, em_status *status)
+{
+    const char *text = em_option_value(call, name);
+    char *end;
+    *value = fallback;
+    if (!text) return true;
+    *value = strtod(text, &end);
+    if (end != text && *end == '\0' && isfinite(*value)) return true;
+    return em_fail(status, EM_USAGE, "--%s: \"%s\" is not a finite number", name, text);
+}
+
+/* Longest prompt and what is to be added must fit into sequence_len. */
+static bool check_length(const em_batch *batch, const em_config *config, int64_t count, em_status *status)
+{
+    for (int64_t s = 0; s < batch->num_sequences; s++) {
+        int64_t length = batch->first_token[s + 1] - batch->first_token[s];
+        if (count > config->sequence_len - length)
+            return em_fail(status, EM_USAGE,
+                           "--generate: %lld tokens after the %lld of prompt %lld pass sequence_len, %lld",
+                           (long long)count, (long long)length, (long long)s, (long long)config->sequence_len);
+    }
+    return true;
+}
+
+static bool read_generation(const em_call *call, const em_batch *batch, const em_config *config,
+                            em_generation *generation, em_status *status)
+{
+    static const char *const of_generation[] = {"temperature", "top-k", "top-p", "sample-seed", "stop-token"};
+    em_generation *g = generation;
+    int64_t seed;
+    if (!read_whole(call, "generate", 0, 0, &g->count, status) ||
+        !read_whole(call, "prefill-chunk", 1, 0, &g->prefill_chunk, status) ||
+        !read_whole(call, "stop-token", 0, -1, &g->stop_token, status) ||
+        !read_whole(call, "top-k", 0, 0, &g->sampling.top_k, status) ||
+        !read_whole(call, "sample-seed", 0, 0, &seed, status) ||
+        !read_real(call, "temperature", 0, &g->sampling.temperature, status) ||
+        !read_real(call, "top-p", 1, &g->sampling.top_p, status))
+        return false;
+    g->sampling.seed = (uint64_t)seed;
+    if (g->sampling.temperature < 0)
+        return em_fail(status, EM_USAGE, "--temperature: %g is below 0", g->sampling.temperature);
+    if (g->sampling.top_p <= 0 || g->sampling.top_p > 1)
+        return em_fail(status, EM_USAGE, "--top-p: %g is not above 0 and at most 1", g->sampling.top_p);
+    if (g->stop_token >= config->vocab_size)
+        return em_fail(status, EM_USAGE, "--stop-token: %lld is outside the vocabulary, 0 to %lld",
+                       (long long)g->stop_token, (long long)config->vocab_size - 1);
+    for (int i = 0; i < 5 && g->count == 0; i++)
+        if (em_option_value(call, of_generation[i]))
+            return em_fail(status, EM_USAGE, "run: --%s says how to generate, but --generate N is missing",
+                           of_generation[i]);
+    return check_length(batch, config, g->count, status);
+}
+
 static char *describe_weights(const em_call *call, const em_source *source)
 {
     const char *path = em_option_value(call, "weights");
@@ -162,7 +241,7 @@ static void keep_inputs(const em_call *call, const char *path, em_status *status
 }
 
 /* What to record; layers and tokens are freed by the caller. Collective: rank 0 looks at the disk. */
-static bool read_request(const em_call *call, const em_source *source, const em_batch *batch, em_trace_request *request,
+static bool read_request(const em_call *call, const em_source *source, int64_t rows, em_trace_request *request,
                          em_status *status)
 {
     static const char *const parts[] = {"trace-only", "trace-layers", "trace-tokens", "force"};
@@ -171,6 +250,7 @@ static bool read_request(const em_call *call, const em_source *source, const em_
     *request = (em_trace_request){.path = em_option_value(call, "trace"),
                                   .force = em_option_value(call, "force") != NULL,
                                   .wanted = UINT32_MAX,
+                                  .rows = rows,
                                   .command_line = call->command_line,
                                   .seed = source->seed};
     for (int i = 0; i < 4 && !request->path; i++)
@@ -181,8 +261,7 @@ static bool read_request(const em_call *call, const em_source *source, const em_
     if (layers && !(request->layers = em_parse_list(layers, source->config.num_layers, "--trace-layers",
                                                     &request->num_layers, status)))
         return false;
-    if (tokens &&
-        !(request->tokens = em_parse_list(tokens, batch->num_tokens, "--trace-tokens", &request->num_tokens, status)))
+    if (tokens && !(request->tokens = em_parse_list(tokens, rows, "--trace-tokens", &request->num_tokens, status)))
         return false;
     if (call->rank == 0 && em_output_free(request->path, request->force, status))
         keep_inputs(call, request->path, status);
@@ -201,24 +280,51 @@ static void print_next_steps(const em_call *call, const em_trace_request *reques
            request->path, call->program, request->path, request->path, request->path);
 }
 
+/* Tokens as they come: the text of a single prompt as it is, several by lines. */
+typedef struct stream {
+    bool shown, text, single;
+} stream;
+
+static void print_token(void *context, int64_t sequence, int64_t position, int32_t token)
+{
+    const stream *s = context;
+    if (!s->shown) return;
+    if (s->single && s->text && token < 256)
+        putchar(token);
+    else if (s->single)
+        printf("%d ", token);
+    else if (s->text && token < 128 && isprint(token))
+        printf("prompt %lld, position %lld: %d '%c'\n", (long long)sequence, (long long)position, token, token);
+    else
+        printf("prompt %lld, position %lld: %d\n", (long long)sequence, (long long)position, token);
+    fflush(stdout);
+}
+
 static void run_model(const em_call *call, em_model *model, const em_source *source, const em_batch *batch,
-                      const em_trace_request *request, em_status *status)
+                      const em_generation *generation, const em_trace_request *request, em_status *status)
 {
     em_trace *trace = NULL;
     if (request->path && !(trace = em_trace_create(model->comm, request, &source->config, batch, status))) return;
     em_profile profile;
-    em_outcome outcome = {0};
-    em_profile_open(&profile, source->config.num_layers, source->config.num_experts);
+    em_outcome after = {0};
+    int64_t rows;
+    em_profile_open(&profile, source->config.num_layers, source->config.num_experts, model->num_ranks);
     double start = MPI_Wtime();
+    bool text = tokens_are_text(call);
     em_bar bar = {.what = "layers", .shown = call->rank == 0, .start = start, .last = start};
-    if (em_model_run(model, batch, trace, &profile, &outcome, em_bar_update, &bar, status)) {
-        em_summary_run(model, &profile, batch->num_tokens, MPI_Wtime() - start, stdout);
+    stream out = {.shown = call->rank == 0, .text = text, .single = batch->num_sequences == 1};
+    em_listener listener = {print_token, em_bar_update, &out, &bar};
+    if (call->rank == 0 && generation->count > 0) printf("\ngenerated:\n");
+    if (em_generate(model, batch, generation, trace, &profile, &listener, &after, &rows, status)) {
+        double seconds = MPI_Wtime() - start;
+        if (out.shown && out.single && generation->count > 0) printf("\n");
+        em_summary_run(model, &profile, rows, seconds, stdout);
         if (call->rank == 0) {
-            em_summary_outcome(&outcome, tokens_are_text(call), stdout);
+            em_summary_outcome(&after, text, stdout);
             print_next_steps(call, request);
         }
     }
-    em_outcome_free(&outcome);
+    em_outcome_free(&after);
     em_profile_close(&profile);
     em_trace_free(trace);
 }
@@ -226,11 +332,13 @@ static void run_model(const em_call *call, em_model *model, const em_source *sou
 static void run_source(const em_call *call, const em_source *source, const em_batch *batch, em_status *status)
 {
     em_trace_request request = {0};
+    em_generation generation = {0};
     em_model model;
     int wrong;
     const char *prompts = batch_source(call, &wrong);
     if (em_batch_check(batch, &source->config, prompts, wrong, status) &&
-        read_request(call, source, batch, &request, status)) {
+        read_generation(call, batch, &source->config, &generation, status) &&
+        read_request(call, source, em_generation_rows(batch, &generation), &request, status)) {
         em_layout layout = em_layout_make(&source->config, call->num_ranks);
         char *weights = describe_weights(call, source);
         request.weights = weights;
@@ -244,8 +352,9 @@ static void run_source(const em_call *call, const em_source *source, const em_ba
                       .shown = call->rank == 0,
                       .start = start,
                       .last = start};
-        if (em_model_open(&model, call->comm, source, batch->num_tokens, em_bar_update, &bar, status)) {
-            run_model(call, &model, source, batch, &request, status);
+        em_extent extent = em_generation_extent(batch, &generation);
+        if (em_model_open(&model, call->comm, source, extent, em_bar_update, &bar, status)) {
+            run_model(call, &model, source, batch, &generation, &request, status);
             em_model_close(&model);
         }
         free(weights);

@@ -1,0 +1,44 @@
+/* expertmesh/generate.h: continue prompts, token by token.
+ *
+ * The prompts go through the layers first, whole or in chunks; then each step runs the newest token of every sequence that
+ * has not ended, as one batch. A sequence that chose its stop token, or has its count, leaves the batch. The last token of
+ * a sequence is chosen, not run. */
+#ifndef EXPERTMESH_GENERATE_H
+#define EXPERTMESH_GENERATE_H
+
+#include "expertmesh/model.h"
+#include "expertmesh/sample.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct em_generation {
+    int64_t count;         /* tokens to add to each prompt; 0: only run the prompts */
+    int64_t stop_token;    /* ends its sequence; -1: none */
+    int64_t prefill_chunk; /* most tokens of the prompts in one step; 0: all */
+    em_sampling sampling;
+} em_generation;
+
+/* What such a run asks of memory, and how many tokens it may compute. Pure. */
+em_extent em_generation_extent(const em_batch *prompts, const em_generation *generation);
+int64_t em_generation_rows(const em_batch *prompts, const em_generation *generation);
+
+/* Hears of each token as it is chosen, on every rank. */
+typedef void em_token_sink(void *context, int64_t sequence, int64_t position, int32_t token);
+
+typedef struct em_listener {
+    em_token_sink *token;  /* may be NULL */
+    em_progress *progress; /* may be NULL; layers of the prompts' steps */
+    void *token_context, *progress_context;
+} em_listener;
+
+/* Run the prompts and generate. Collective; the status is agreed. after [all prompts] is what could follow each prompt;
+ * rows is how many tokens were run. The trace (may be NULL) is finished. */
+bool em_generate(em_model *model, const em_batch *prompts, const em_generation *generation, em_trace *trace,
+                 em_profile *profile, const em_listener *listener, em_outcome *after, int64_t *rows, em_status *status);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

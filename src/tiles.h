@@ -1,0 +1,37 @@
+/* tiles.h: the innermost loops of a product, once for each instruction set that is worth it. Private to the library.
+ *
+ * A matrix lies in panels of 16 neurons: at each input k the 16 weights are beside each other, so one vector holds a
+ * weight of 16 neurons, and the inputs of a few rows are spread over it one by one. Every neuron's sum runs over k in
+ * order, in one place: its bits do not depend on how many rows or neurons are worked on together. Advantage: a row's
+ * result is the same alone, in a batch, or generated token by token; and one layout serves one row, which is limited by
+ * memory, and hundreds, which are limited by the multipliers. Cost: rows of a matrix are not contiguous in memory. */
+#ifndef EXPERTMESH_TILES_H
+#define EXPERTMESH_TILES_H
+
+#include "expertmesh/kernels.h"
+
+enum { EM_MAX_WIDTHS = 5, EM_MAX_TILE = 24 * EM_PANEL };
+
+/* out [panels, width, 16] = the sums over inputs [0, K) of `panels` neighbouring panels, panel_bytes apart, for `width`
+ * rows whose inputs lie beside each other: x [K, width]. */
+typedef void em_tile(int64_t K, const void *w, int64_t panel_bytes, const float *x, float *out);
+
+typedef struct em_tiles {
+    const char *name;
+    int num_widths;
+    int width[EM_MAX_WIDTHS];  /* rows that one tile works on, largest first; the last is 1 */
+    int panels[EM_MAX_WIDTHS]; /* panels that a large tile of this width works on; a small one works on 1 */
+    em_tile *large[EM_NUM_STORAGES][EM_MAX_WIDTHS], *small[EM_NUM_STORAGES][EM_MAX_WIDTHS];
+    /* out [K, 16] = a panel's weights as float32 (int8: without scale). */
+    void (*expand)(em_storage storage, int64_t K, const void *w, float *out);
+} em_tiles;
+
+extern const em_tiles em_tiles_plain;
+#ifdef EM_TILES_X86
+extern const em_tiles em_tiles_avx2, em_tiles_avx512;
+#endif
+
+/* The best of this processor, or what EXPERTMESH_ISA (avx512, avx2, plain) asks for, if the processor has it. */
+const em_tiles *em_tiles_best(void);
+
+#endif
