@@ -30,7 +30,8 @@ int64_t em_matrix_bytes(const em_matrix *matrix)
 /* Neurons in the panel that begins at a row. */
 static int64_t panel_width(const em_matrix *m, int64_t first_row)
 {
-    return first_row + m->panel <= m->rows ? m->panel : m->rows - first_row;
+    int64_t whole = m->in_panels ? EM_PANEL : 1;
+    return first_row + whole <= m->rows ? whole : m->rows - first_row;
 }
 
 static char *panel_at(const em_matrix *m, int64_t first_row)
@@ -74,7 +75,7 @@ static void put_bf16(int64_t width, int64_t cols, const uint16_t *rows, uint16_t
 void em_matrix_put(em_matrix *m, int64_t first, int64_t count, const void *rows)
 {
     int64_t row_bytes = m->cols * (int64_t)em_storage_bytes(m->storage);
-    if (m->panel == 1) {
+    if (!m->in_panels) {
         memcpy(panel_at(m, first), rows, (size_t)(count * row_bytes));
         return;
     }
@@ -103,7 +104,7 @@ static float number_at(const em_matrix *m, const char *panel, int64_t width, int
 void em_matrix_rows(const em_matrix *m, int64_t first, int64_t count, float *out)
 {
     for (int64_t row = first; row < first + count; row++, out += m->cols) {
-        int64_t begin = row / m->panel * m->panel, width = panel_width(m, begin);
+        int64_t begin = m->in_panels ? row / EM_PANEL * EM_PANEL : row, width = panel_width(m, begin);
         const char *panel = panel_at(m, begin);
         for (int64_t j = 0; j < m->cols; j++) out[j] = number_at(m, panel, width, row - begin, j);
         for (int64_t j = 0; m->storage == EM_INT8 && j < m->cols; j++)
@@ -232,7 +233,7 @@ static void run_block(const block *b, float *spare)
 static em_matrix with_panels(const em_matrix *w)
 {
     em_matrix copy = *w;
-    copy.panel = EM_PANEL;
+    copy.in_panels = true;
     em_matrix_allocate(&copy);
     em_matrix_put(&copy, 0, w->rows, w->data);
     return copy;
@@ -249,7 +250,7 @@ static int64_t group_end(const em_matrix *w, int64_t input)
 void em_matmul(int64_t T, const em_matrix *w, const float *x, int64_t ldx, float *y, int64_t ldy)
 {
     if (T == 0 || w->rows == 0) return;
-    em_matrix copy = w->panel == 1 ? with_panels(w) : *w;
+    em_matrix copy = w->in_panels ? *w : with_panels(w);
     block b = {.tiles = em_tiles_best(), .w = &copy, .T = T, .y = y, .ldy = ldy};
     float *packed = em_alloc(T * BLOCK, sizeof(float)), *spare = em_alloc(8 * BLOCK * EM_PANEL, sizeof(float));
     for (b.first = 0; b.first < w->cols; b.first += b.count) {
@@ -262,7 +263,7 @@ void em_matmul(int64_t T, const em_matrix *w, const float *x, int64_t ldx, float
     }
     free(packed);
     free(spare);
-    if (w->panel == 1) free(copy.data);
+    if (!w->in_panels) free(copy.data);
 }
 
 void em_panel_product(int64_t T, int64_t panels, int64_t K, const float *w, int64_t panel_stride, const float *x,

@@ -317,12 +317,13 @@ int64_t em_weights_model_bytes(const em_source *source)
 
 /* ---- making and reading them ---- */
 
-static void allocate(const em_source *source, const em_form *form, const em_block *block, int panel, em_matrix *matrix)
+static void allocate(const em_source *source, const em_form *form, const em_block *block, bool in_panels,
+                     em_matrix *matrix)
 {
     *matrix = (em_matrix){.storage = form->storage,
                           .rows = em_range_size(block->rows),
                           .cols = em_range_size(block->cols),
-                          .panel = panel};
+                          .in_panels = in_panels};
     em_matrix_allocate(matrix);
     if (form->storage != EM_INT8) return;
     matrix->group_size = group_size(source, form, block->tensor);
@@ -387,7 +388,7 @@ static bool load_rows(const loading *l, const em_form *form, const em_block *row
 {
     em_matrix part;
     bool good = true;
-    allocate(l->source, form, rows, 1, &part);
+    allocate(l->source, form, rows, false, &part);
     if (l->source->store)
         good = read_block(l->source, form, rows, &part, l->status);
     else
@@ -403,16 +404,16 @@ static bool load_rows(const loading *l, const em_form *form, const em_block *row
 
 static bool load_block(void *context, const em_block *block)
 {
-    enum { PIECE = 1 << 20, PANEL = 16 }; /* about so many bytes at a time, in whole panels */
+    enum { PIECE = 1 << 20 }; /* about so many bytes at a time, in whole panels */
     loading *l = context;
     const em_form *form = em_source_form(l->source, block->tensor, block->layer);
     em_matrix *matrix =
         &l->weights->block[(int64_t)block->tensor * l->weights->num_layers + block->layer][block->place];
     bool in_product = em_tensor_shape_of(&l->source->config, block->tensor).quantised, good = true;
     em_stand((int)block->layer, l->source->store ? "reading weights" : "generating weights");
-    allocate(l->source, form, block, in_product ? PANEL : 1, matrix);
-    int64_t panel_bytes = PANEL * matrix->cols * (int64_t)em_storage_bytes(form->storage);
-    int64_t step = PANEL * (PIECE / panel_bytes > 0 ? PIECE / panel_bytes : 1);
+    allocate(l->source, form, block, in_product, matrix);
+    int64_t panel_bytes = EM_PANEL * matrix->cols * (int64_t)em_storage_bytes(form->storage);
+    int64_t step = EM_PANEL * (PIECE / panel_bytes > 0 ? PIECE / panel_bytes : 1);
     for (int64_t row = 0; good && row < matrix->rows; row += step) {
         em_block rows = *block;
         rows.rows.begin = block->rows.begin + row;
@@ -524,7 +525,7 @@ static bool write_rows(const em_source *source, const em_bulk *bulk, em_tensor t
     em_range cols = {0, em_tensor_shape_of(&source->config, tensor).cols};
     em_block block = {.tensor = tensor, .layer = layer, .rows = rows, .cols = cols};
     em_matrix matrix;
-    allocate(source, form, &block, 1, &matrix);
+    allocate(source, form, &block, false, &matrix);
     em_random_fill(&source->config, source->seed, tensor, layer, 0, rows, cols, &matrix);
     bool good =
         em_bulk_write(bulk, &form->data, cols.end, rows.begin, matrix.rows, 0, cols.end, matrix.data, cols.end, status);

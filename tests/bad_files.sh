@@ -48,11 +48,12 @@ done
 rm cut.h5
 
 # ---- inputs that are not there, or no files ----
+refuse 66 absent.h5 'No such file or directory' -- run --weights absent.h5 --tokens 1
 mkfifo pipe.h5
 mkdir folder
 ln -s nowhere.h5 dangling.h5
 for name in absent.h5 absent/w.h5 dangling.h5 f32.h5/w.h5; do
-    refuse 66 "$name" -- run --weights "$name" --tokens 1
+    ranks=1 refuse 66 "$name" -- run --weights "$name" --tokens 1
     ranks=1 refuse 66 "$name" -- inspect "$name"
     ranks=1 refuse 66 "$name" -- compare trace.h5 "$name"
     ranks=1 refuse 66 "$name" -- compare "$name" trace.h5
@@ -93,13 +94,13 @@ for command in run init; do
     mapfile -t output < <(if [ $command = run ]; then printf '%s\n' "${run[@]}"; else printf '%s\n' "${init[@]}"; fi)
     refuse 73 kept.h5 'there already' '--force' -- "${output[@]}" kept.h5
     refuse 73 absent/t.h5 'absent' 'No such file or directory' -- "${output[@]}" absent/t.h5
-    refuse 73 absent/t.h5 'absent' 'No such file or directory' -- "${output[@]}" absent/t.h5 --force
+    ranks=1 refuse 73 absent/t.h5 'absent' 'No such file or directory' -- "${output[@]}" absent/t.h5 --force
     refuse 73 kept.h5/t.h5 'kept.h5' -- "${output[@]}" kept.h5/t.h5
     refuse 73 folder 'not a plain file' -- "${output[@]}" folder
-    refuse 73 folder 'not a plain file' -- "${output[@]}" folder --force
-    refuse 73 pipe.h5 'not a plain file' -- "${output[@]}" pipe.h5 --force
-    refuse 73 'empty' -- "${output[@]}" ''
-    refuse 73 "$long" 'File name too long' -- "${output[@]}" "$long"
+    ranks=1 refuse 73 folder 'not a plain file' -- "${output[@]}" folder --force
+    ranks=1 refuse 73 pipe.h5 'not a plain file' -- "${output[@]}" pipe.h5 --force
+    ranks=1 refuse 73 'empty' -- "${output[@]}" ''
+    ranks=1 refuse 73 "$long" 'File name too long' -- "${output[@]}" "$long"
     refuse 73 /proc/t.h5 -- "${output[@]}" /proc/t.h5
     ranks=1 refuse 73 /dev/null 'not a plain file' -- "${output[@]}" /dev/null --force
     if [ "$(id -u)" != 0 ]; then
@@ -108,8 +109,9 @@ for command in run init; do
     fi
 done
 for name in f32.h5 ./f32.h5 link.h5 same.h5; do
-    refuse 73 "--trace $name" 'would replace f32.h5' '--weights' -- "${run[@]}" "$name" --force
+    ranks=1 refuse 73 "--trace $name" 'would replace f32.h5' '--weights' -- "${run[@]}" "$name" --force
 done
+ranks=4 refuse 73 '--trace f32.h5' 'would replace f32.h5' '--weights' -- "${run[@]}" f32.h5 --force
 refuse 73 '--trace tokens.txt' 'would replace tokens.txt' '--tokens-file' -- \
     run --weights f32.h5 --tokens-file tokens.txt --trace tokens.txt --force
 cp f32.h5 w.h5.partial

@@ -218,7 +218,7 @@ exec "$@"
 EOF
 export OMPI_MCA_btl_vader_backing_directory=$session # what a killed rank cannot remove lies there
 seq -s , 0 199 >tokens.txt
-long=(run --preset tiny --num-layers 600 --seed 3 --tokens-file "$PWD/tokens.txt" --trace-only "router_probs,ffn_out" --trace)
+long=(run --preset tiny --num-layers 400 --seed 3 --tokens-file "$PWD/tokens.txt" --trace-only "router_probs,ffn_out" --trace)
 well "$program" "${long[@]}" long.h5
 for victim in 1 0; do
     mkdir -p victim/$victim && cd victim/$victim || exit

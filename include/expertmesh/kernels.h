@@ -13,14 +13,13 @@ extern "C" {
 #endif
 
 /* A matrix as it is stored; bf16 and int8 are never expanded whole.
- * With panel 1, rows lie one after another. With panel 16, as products want them, in panels of 16 neurons (tiles.h): panel
- * p holds rows [16p, 16p + width), width 16 or what is left, as [cols, width]; of bf16, in whole panels, two neighbouring
+ * Rows lie one after another, or, as products want them, in panels of 16 neurons (tiles.h): panel p holds rows [16p, 16p + width), width 16 or what is left, as [cols, width]; of bf16, in whole panels, two neighbouring
  * columns lie beside each other, [cols / 2, 16, 2]. An int8 number in row o, column j weighs
  * q * scale[o, (j + group_offset) / group_size]. */
 typedef struct em_matrix {
     em_storage storage;
     int64_t rows, cols;
-    int panel;            /* 1 or 16 */
+    bool in_panels;
     void *data;           /* owned; NULL: this rank holds no such part */
     float *scale;         /* [rows, num_groups] of an int8 matrix, owned */
     int64_t num_groups;   /* scale groups that its columns touch */
