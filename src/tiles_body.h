@@ -27,13 +27,13 @@ INLINE v16 int8_weights(const int8_t *w)
 #endif
 }
 
-/* sum[p][t] += w[p] * x[t] for 16 neurons at once. */
+/* sum[p][t] += w[p] * x[t] for 16 neurons at once. Rows outside: then one input at a time is spread over a register. */
 INLINE void multiply_add(int P, int W, const v16 *w, const float *x, v16 sum[][12])
 {
     UNROLL
-    for (int p = 0; p < P; p++) {
+    for (int t = 0; t < W; t++) {
         UNROLL
-        for (int t = 0; t < W; t++) sum[p][t] += w[p] * x[t];
+        for (int p = 0; p < P; p++) sum[p][t] += w[p] * x[t];
     }
 }
 
