@@ -172,10 +172,14 @@ int64_t em_memory_available(void)
     int64_t limit = number_in_file("/sys/fs/cgroup/memory.max", NULL);
     int64_t used = number_in_file("/sys/fs/cgroup/memory.current", NULL);
     if (limit >= 0 && used >= 0) available = smaller(available, limit > used ? limit - used : 0);
-    struct rlimit space;
-    if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY)
-        available = smaller(available, (int64_t)space.rlim_cur);
     return available;
+}
+
+int64_t em_memory_limit(void)
+{
+    struct rlimit space;
+    if (getrlimit(RLIMIT_AS, &space) != 0 || space.rlim_cur == RLIM_INFINITY) return INT64_MAX;
+    return (int64_t)space.rlim_cur;
 }
 
 int64_t em_memory_peak(void)

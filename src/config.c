@@ -267,12 +267,13 @@ char *em_config_json(const em_config *config)
 
 static bool check_ranges(em_config *config, const char *source, int code, em_status *status)
 {
-    enum { LARGEST = 1 << 30 }; /* any count of rows, heads or neurons stays an int */
+    enum { LARGEST = 1 << 30, MOST_LAYERS = 1000 }; /* rows stay an int; a layer's name has three digits */
     for (int f = 0; f < EM_NUM_CONFIG_FIELDS; f++) {
         const em_config_field *field = &em_config_fields[f];
         if (field->type == EM_FIELD_INTEGER) {
             long long value = *em_config_integer(config, field);
-            if (value < 1 || value > LARGEST)
+            int largest = field->offset == offsetof(em_config, num_layers) ? MOST_LAYERS : LARGEST;
+            if (value < 1 || value > largest)
                 return em_fail(status, code, "%s: %s is %lld, but must be from 1 to %d", source, field->name, value,
                                LARGEST);
         } else if (field->type == EM_FIELD_REAL) {
@@ -314,9 +315,6 @@ bool em_config_check(const em_config *config, const char *source, int code, em_s
         return em_fail(status, code,
                        "%s: num_experts * ffn_size * emb_size * num_layers is %.3g, more than can be counted", source,
                        largest);
-    if (c->num_layers > 1000)
-        return em_fail(status, code, "%s: num_layers is %lld, but a layer's name has three digits", source,
-                       (long long)c->num_layers);
     if (c->num_q_heads % c->num_kv_heads != 0)
         return em_fail(status, code, "%s: num_q_heads is %lld, but must be a multiple of num_kv_heads, %lld", source,
                        (long long)c->num_q_heads, (long long)c->num_kv_heads);

@@ -44,15 +44,23 @@ static bool check_memory(MPI_Comm comm, const em_source *source, const em_layout
     MPI_Comm_size(host, &on_host);
     MPI_Allreduce(&mine, &sum, 1, MPI_INT64_T, MPI_SUM, host);
     MPI_Comm_free(&host);
-    int64_t there = em_memory_available();
+    int64_t there = em_memory_available(), limit = em_memory_limit();
     gethostname(name, sizeof name - 1);
+    em_bytes((double)mine, rank_text);
+    em_bytes((double)weights, weights_text);
+    if (mine > limit)
+        em_fail(status, EM_BAD_DATA,
+                "the model does not fit: rank %d needs %s (%s of it weights), but ulimit -v leaves a process %s; raise "
+                "it, or use "
+                "more ranks, fewer layers or a smaller storage type",
+                rank, rank_text, weights_text, em_bytes((double)limit, there_text));
     if (sum > there)
-        em_fail(
-            status, EM_BAD_DATA,
-            "the model does not fit: rank %d needs %s (%s of it weights), the %d rank%s on host %s need %s together, "
-            "but it has %s free; use more hosts, fewer layers or a smaller storage type",
-            rank, em_bytes((double)mine, rank_text), em_bytes((double)weights, weights_text), on_host,
-            on_host == 1 ? "" : "s", name, em_bytes((double)sum, host_text), em_bytes((double)there, there_text));
+        em_fail(status, EM_BAD_DATA,
+                "the model does not fit: rank %d needs %s (%s of it weights), all %d on host %s need %s, but it has %s "
+                "free; "
+                "use more hosts, fewer layers or a smaller storage type",
+                rank, rank_text, weights_text, on_host, name, em_bytes((double)sum, host_text),
+                em_bytes((double)there, there_text));
     return em_agree(comm, status);
 }
 

@@ -393,6 +393,7 @@ static hid_t create_dataset(em_store *store, const em_dataset *dataset)
     hid_t links = H5Pcreate(H5P_LINK_CREATE), creation = H5Pcreate(H5P_DATASET_CREATE);
     hid_t type = hdf5_type(dataset->type), space = space_of(dataset);
     H5Pset_create_intermediate_group(links, 1);
+    H5Pset_obj_track_times(creation, false); /* so that equal files are equal bytes */
     H5Pset_layout(creation, H5D_CONTIGUOUS);
     H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY);
     if (dataset->type != EM_TYPE_TEXT) set_fill(creation, dataset->type);

@@ -16,11 +16,12 @@ void em_summary_model(const em_source *source, FILE *out)
     em_count_text all, active;
     em_bytes_text bytes;
     fprintf(out,
-            "model: %lld layers, %lld wide; %lld query and %lld key/value heads of %lld; %lld experts of %lld neurons "
+            "model: %lld layer%s, %lld wide; %lld query and %lld key/value heads of %lld; %lld experts of %lld neurons "
             "(%s), %lld selected;\n       vocabulary %lld, sequence %lld\n",
-            (long long)c->num_layers, (long long)c->emb_size, (long long)c->num_q_heads, (long long)c->num_kv_heads,
-            (long long)c->key_size, (long long)c->num_experts, (long long)c->ffn_size, em_ffn_kind_name(c->ffn_kind),
-            (long long)c->num_selected_experts, (long long)c->vocab_size, (long long)c->sequence_len);
+            (long long)c->num_layers, c->num_layers == 1 ? "" : "s", (long long)c->emb_size, (long long)c->num_q_heads,
+            (long long)c->num_kv_heads, (long long)c->key_size, (long long)c->num_experts, (long long)c->ffn_size,
+            em_ffn_kind_name(c->ffn_kind), (long long)c->num_selected_experts, (long long)c->vocab_size,
+            (long long)c->sequence_len);
     fprintf(out, "       %s parameters, %s of them active for a token; %s of weights\n", em_count(size.parameters, all),
             em_count(size.active, active), em_bytes((double)em_weights_model_bytes(source), bytes));
 }
@@ -28,6 +29,7 @@ void em_summary_model(const em_source *source, FILE *out)
 void em_summary_weights(const em_source *source, const em_layout *layout, FILE *out)
 {
     em_bytes_text sum_text, model_text;
+    em_count_text owned, repeated;
     em_table *table = em_table_new(8, "rrrrrrrr");
     static const char *const head[] = {"rank",     "owned bytes", "repeated bytes", "heads",
                                        "kv heads", "experts",     "slices",         "vocabulary rows"};
@@ -37,8 +39,8 @@ void em_summary_weights(const em_source *source, const em_layout *layout, FILE *
         em_held held = em_weights_held(source, layout, r);
         sum += held.owned;
         em_table_cell(table, "%d", r);
-        em_table_cell(table, "%lld", (long long)held.owned);
-        em_table_cell(table, "%lld", (long long)held.repeated);
+        em_table_cell(table, "%s", em_count(held.owned, owned));
+        em_table_cell(table, "%s", em_count(held.repeated, repeated));
         em_table_cell(table, "%lld", (long long)em_range_size(em_layout_heads(layout, r)));
         em_table_cell(table, "%lld", (long long)em_range_size(em_layout_kv_heads(layout, r)));
         em_table_cell(table, "%lld", (long long)em_range_size(em_layout_experts(layout, r)));
@@ -47,8 +49,8 @@ void em_summary_weights(const em_source *source, const em_layout *layout, FILE *
     }
     fprintf(out, "\nweights held by each rank (repeated: norms, routers, split key/value heads, split int8 groups)\n");
     em_table_print(table, out);
-    fprintf(out, "owned by all ranks: %lld bytes (%s); the model: %lld bytes (%s)\n", (long long)sum,
-            em_bytes((double)sum, sum_text), (long long)em_weights_model_bytes(source),
+    fprintf(out, "owned by all ranks: %s bytes (%s); the model: %s bytes (%s)\n", em_count(sum, owned),
+            em_bytes((double)sum, sum_text), em_count(em_weights_model_bytes(source), repeated),
             em_bytes((double)em_weights_model_bytes(source), model_text));
     em_table_free(table);
 }
@@ -128,12 +130,12 @@ static void print_seconds(const em_model *model, const double *seconds, FILE *ou
                 }
                 double shown = s == 0 ? least : s == 1 ? sum / P : most;
                 if (most > 0)
-                    em_table_cell(table, "%.4f", shown);
+                    em_table_cell(table, "%.3f", 1e3 * shown);
                 else
                     em_table_cell(table, "-");
             }
         }
-    fprintf(out, "\nseconds by phase over ranks\n");
+    fprintf(out, "\nmilliseconds by phase: least, mean and most over ranks\n");
     em_table_print(table, out);
     em_table_free(table);
 }
@@ -173,7 +175,7 @@ void em_summary_outcome(const em_outcome *outcome, bool bytes, FILE *out)
 {
     em_table *table = em_table_new(1 + outcome->num_best, "rllllll");
     em_table_cell(table, "prompt");
-    for (int i = 0; i < outcome->num_best; i++) em_table_cell(table, "%s", i == 0 ? "best: score" : "next: score");
+    for (int i = 0; i < outcome->num_best; i++) em_table_cell(table, "%d: token, score", i + 1);
     for (int64_t s = 0; s < outcome->num_sequences; s++) {
         em_table_cell(table, "%lld", (long long)s);
         for (int i = 0; i < outcome->num_best; i++) {

@@ -22,7 +22,7 @@ struct em_trace {
     int64_t *layer_place; /* [L] where a layer is kept; -1: not */
     int64_t *token_place; /* [rows] */
     em_dataset data[EM_NUM_QUANTITIES];
-    em_dataset layers_done, tokens_done;
+    em_dataset layers_done, step_tokens, tokens_done;
     em_bulk bulk;
     em_status status; /* the first failure to write */
 };
@@ -168,11 +168,12 @@ static bool create_structure(em_trace *trace, const char *path, const em_trace_r
     for (em_quantity q = 0; good && q < EM_NUM_QUANTITIES; q++)
         good = !is_wanted(trace, q) || add_quantity(trace, store, q, status);
     good = good &&
-           add_counter(store, "layers_done",
-                       "layers that are whole in every quantity for the step at hand, whose tokens follow tokens_done; "
-                       "at the end: all",
+           add_counter(store, "layers_done", "layers that are whole for all tokens of the step at hand",
                        &trace->layers_done, status) &&
-           add_counter(store, "tokens_done", "tokens that are whole in every quantity", &trace->tokens_done, status);
+           add_counter(store, "step_tokens", "tokens of the step at hand; they follow the first tokens_done",
+                       &trace->step_tokens, status) &&
+           add_counter(store, "tokens_done", "tokens, in the order they were run, that are whole in every quantity",
+                       &trace->tokens_done, status);
     return em_store_close(store, status) && good;
 }
 
@@ -299,6 +300,7 @@ void em_trace_step(em_trace *trace, const em_batch *tokens, int64_t first_row)
 {
     if (!trace || trace->rank != 0) return;
     count_done(trace, &trace->layers_done, 0);
+    count_done(trace, &trace->step_tokens, kept_of(trace, first_row + tokens->num_tokens) - kept_of(trace, first_row));
     put_tokens(trace, tokens, first_row);
 }
 
@@ -314,6 +316,7 @@ bool em_trace_step_done(em_trace *trace, int64_t rows, em_status *status)
 {
     if (!trace) return true;
     if (!agree_written(trace, status)) return false;
+    count_done(trace, &trace->step_tokens, 0);
     count_done(trace, &trace->tokens_done, kept_of(trace, rows));
     return true;
 }

@@ -465,11 +465,13 @@ void em_weights_free(em_weights *weights)
 
 /* ---- writing a whole model ---- */
 
-static bool write_config(em_store *store, const em_config *config, em_status *status)
+static bool write_config(em_store *store, const em_config *config, uint64_t seed, em_status *status)
 {
     em_config copy = *config;
     bool good = em_store_put_text(store, "/", "format", "expertmesh-weights", status) &&
                 em_store_put_int(store, "/", "format_version", 1, status) &&
+                em_store_put_text(store, "/", "creator", "expertmesh", status) &&
+                em_store_put_int(store, "/", "seed", (int64_t)seed, status) &&
                 em_store_add_group(store, "/config", status);
     for (int f = 0; good && f < EM_NUM_CONFIG_FIELDS; f++) {
         const em_config_field *field = &em_config_fields[f];
@@ -506,7 +508,7 @@ static bool add_tensor(em_store *store, em_source *source, em_tensor tensor, int
 static bool create_file(em_source *source, const char *path, em_status *status)
 {
     em_store *store = em_store_create(path, status);
-    bool good = store && write_config(store, &source->config, status);
+    bool good = store && write_config(store, &source->config, source->seed, status);
     for (em_tensor t = 0; good && t < EM_NUM_TENSORS; t++)
         for (int64_t layer = 0; good && layer < em_tensor_layers(&source->config, t); layer++)
             good = add_tensor(store, source, t, layer, status);

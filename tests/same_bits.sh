@@ -49,3 +49,18 @@ offset=$(h5dump -p -H -d /ffn_hidden many.h5 | awk '$1 == "OFFSET" {print $2}')
 printf '\1' | dd of=many.h5 bs=1 seek=$((offset + 400)) conv=notrunc 2>/dev/null
 if "$program" compare one.h5 many.h5 >table; then echo 'compare overlooked a flipped byte'; exit 1; fi
 grep -q 'ffn_hidden.*DIFFERS' table
+
+# Nothing in common is no agreement.
+"$program" run --preset tiny --tokens 1 --trace-only logits --trace a.h5 >out 2>err
+"$program" run --preset tiny --tokens 1 --trace-only router_probs --trace b.h5 >out 2>err
+status=0
+"$program" compare a.h5 b.h5 >table 2>err || status=$?
+[ $status = 65 ] || { echo "compare of traces with nothing in common ended with $status"; exit 1; }
+
+# Token by token, with drawn tokens and prompts in chunks, or all at once: the same bits.
+mpirun -n 3 "$program" run --preset tiny --storage int8 --prompt 'A neuron holds' --generate 60 --temperature 0.8 --prefill-chunk 5 \
+    --trace told.h5 >out 2>err || { cat err; exit 1; }
+tokens=$(h5dump -d /token_ids -y -w 65535 told.h5 | awk '/DATA {/ {p = 1; next} /}/ {if (p) exit} p' | tr -dc '0-9,')
+mpirun -n 2 "$program" run --preset tiny --storage int8 --tokens "$tokens" --trace whole.h5 >out 2>err || { cat err; exit 1; }
+"$program" compare told.h5 whole.h5 >table || { cat table; exit 1; }
+echo 'generated token by token: the bits of one pass'

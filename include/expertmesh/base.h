@@ -65,7 +65,8 @@ typedef char em_count_text[32];
 const char *em_count(int64_t count, em_count_text buffer);
 
 /* Memory of this host and this process, in bytes. */
-int64_t em_memory_available(void); /* what may still be allocated: of the host, its control group and ulimit -v */
+int64_t em_memory_available(void); /* what may still be allocated on the host and in its control group */
+int64_t em_memory_limit(void);     /* what this process alone may allocate (ulimit -v); INT64_MAX: no limit */
 int64_t em_memory_peak(void);      /* largest resident size of this process so far */
 
 #ifdef __cplusplus

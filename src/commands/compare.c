@@ -18,6 +18,8 @@ typedef struct side {
     em_store *store;
     double *label[2]; /* numbers of the kept layers and tokens; NULL: 0, 1, 2, ... */
     int64_t labels[2];
+    bool complete;
+    int64_t layers_done, step_tokens, tokens_done; /* what is whole, where it is not complete */
 } side;
 
 /* What one quantity's comparison found. */
@@ -41,22 +43,48 @@ static bool read_labels(side *s, int which, const char *name, em_status *status)
     return em_store_read_numbers(s->store, &axis, (int64_t[]){0}, axis.dims, s->label[which], status);
 }
 
+static bool read_counter(const side *s, const char *name, int64_t *count, em_status *status)
+{
+    em_dataset data;
+    double value = 0;
+    *count = 0;
+    if (!em_store_has(s->store, name)) return true;
+    if (!em_store_find(s->store, name, &data, status)) return false;
+    if (data.rank == 0 && !em_store_read_numbers(s->store, &data, NULL, NULL, &value, status)) return false;
+    *count = (int64_t)value;
+    return true;
+}
+
+/* Of a trace that is not complete, only what is whole is compared. */
+static bool read_progress(side *s, em_status *status)
+{
+    int64_t complete = 1;
+    if (em_store_has_attribute(s->store, "/", "complete") &&
+        !em_store_get_int(s->store, "/", "complete", &complete, status))
+        return false;
+    s->complete = complete != 0;
+    if (!read_counter(s, "/layers_done", &s->layers_done, status) ||
+        !read_counter(s, "/step_tokens", &s->step_tokens, status) ||
+        !read_counter(s, "/tokens_done", &s->tokens_done, status))
+        return false;
+    if (!s->complete)
+        fprintf(stderr, "%s: not complete: of %lld tokens all is compared, of the next %lld the first %lld layers\n",
+                em_store_path(s->store), (long long)s->tokens_done, (long long)s->step_tokens,
+                (long long)s->layers_done);
+    return true;
+}
+
 static bool open_side(side *s, const char *path, em_status *status)
 {
-    *s = (side){.store = em_store_open(path, status)};
+    *s = (side){.store = em_store_open(path, status), .complete = true};
     if (!s->store) return false;
     if (em_store_has_attribute(s->store, "/", "format")) {
         char *format;
-        int64_t complete = 1;
         if (!em_store_get_text(s->store, "/", "format", &format, status)) return false;
         if (strcmp(format, "expertmesh-trace") != 0)
             em_fail(status, EM_BAD_DATA, "%s: a file of format \"%s\", but compare reads traces", path, format);
         free(format);
-        if (status->code) return false;
-        if (em_store_has_attribute(s->store, "/", "complete"))
-            em_store_get_int(s->store, "/", "complete", &complete, status);
-        if (!complete)
-            fprintf(stderr, "%s: the trace is not complete; places that were not reached may differ\n", path);
+        if (status->code || !read_progress(s, status)) return false;
     }
     return read_labels(s, 0, "/layer", status) && read_labels(s, 1, "/token", status);
 }
@@ -84,10 +112,20 @@ static int64_t place_in(const side *b, int which, int64_t size, double number, i
     return -1;
 }
 
+/* How many rows of a quantity are whole: in one layer (-1: it has none), or, with tokens false, layers. */
+static int64_t whole_rows(const side *s, em_quantity quantity, bool tokens, int64_t layer, int64_t rows)
+{
+    if (s->complete || quantity <= EM_POSITION) return rows;
+    int64_t whole = s->tokens_done + (layer >= 0 && layer < s->layers_done ? s->step_tokens : 0);
+    if (!tokens) whole = s->layers_done;
+    return whole < rows ? whole : rows;
+}
+
 /* Neighbouring rows of one quantity in both files. Rows are tokens, or layers where there are no tokens. */
 typedef struct row_run {
     const side *a, *b;
     const em_dataset *x, *y;
+    em_quantity quantity;
     int axes;                                         /* of layers and tokens: 1 or 2 */
     int which;                                        /* what rows are: 0 layers, 1 tokens */
     int64_t from_a[EM_MAX_AXES], from_b[EM_MAX_AXES]; /* where they begin */
@@ -140,7 +178,10 @@ static bool compare_run(const row_run *run, double *buffer, difference *d, em_st
 static bool compare_rows(row_run *run, int64_t most, double *buffer, difference *d, em_status *status)
 {
     int last = run->axes - 1;
-    int64_t rows_a = run->x->dims[last], rows_b = run->y->dims[last], place = -1;
+    bool tokens = run->which == 1;
+    int64_t rows_a = whole_rows(run->a, run->quantity, tokens, last > 0 ? run->from_a[0] : -1, run->x->dims[last]);
+    int64_t rows_b = whole_rows(run->b, run->quantity, tokens, last > 0 ? run->from_b[0] : -1, run->y->dims[last]);
+    int64_t place = -1;
     bool good = true;
     for (int64_t row = 0; good && row < rows_a; row += run->rows) {
         place = place_in(run->b, run->which, rows_b, label_of(run->a, run->which, row), place + 1);
@@ -162,7 +203,7 @@ static bool compare_common(const side *a, const side *b, em_quantity quantity, c
 {
     enum { TOGETHER = 1 << 18 }; /* numbers read at a time, about */
     const em_quantity_info *info = &em_quantities[quantity];
-    row_run run = {.a = a, .b = b, .x = x, .y = y, .row_size = 1};
+    row_run run = {.a = a, .b = b, .x = x, .y = y, .quantity = quantity, .row_size = 1};
     while (run.axes < info->num_axes && info->axis[run.axes] <= EM_AXIS_TOKEN)
         run.which = info->axis[run.axes++] == EM_AXIS_TOKEN;
     for (int i = run.axes; i < x->rank; i++) run.row_size *= x->dims[i];
@@ -191,7 +232,7 @@ static void print_place(em_table *table, bool there, const difference *d, const 
     int length = snprintf(text, sizeof text, "[");
     for (int i = 0; i < d->rank; i++)
         length += snprintf(text + length, sizeof text - (size_t)length, "%s%.0f", i > 0 ? ", " : "", at[i]);
-    em_table_cell(table, there ? "%s]" : "", text);
+    em_table_cell(table, "%s%s", there ? text : "", there ? "]" : "");
 }
 
 static bool print_difference(em_table *table, const char *name, const difference *d, double tolerance)
@@ -218,9 +259,16 @@ static void print_remark(em_table *table, const char *name, const char *remark)
     em_table_cell(table, "%s", remark);
 }
 
-/* One line. all_same is cleared where they differ; compared counts numbers. */
-static bool compare_quantity(const side *a, const side *b, em_quantity quantity, double tolerance, em_table *table,
-                             bool *all_same, int64_t *compared, em_status *status)
+/* What all lines say together. */
+typedef struct findings {
+    em_table *table;
+    double tolerance;
+    int64_t numbers;     /* compared, of the quantities that a run may record */
+    int same, different; /* quantities */
+} findings;
+
+/* One line. */
+static bool compare_quantity(const side *a, const side *b, em_quantity quantity, findings *f, em_status *status)
 {
     const em_quantity_info *info = &em_quantities[quantity];
     char name[64];
@@ -229,11 +277,11 @@ static bool compare_quantity(const side *a, const side *b, em_quantity quantity,
     bool in_a = em_store_has(a->store, name), in_b = em_store_has(b->store, name);
     if (!in_a && !in_b) return true;
     if (in_a != in_b) {
-        print_remark(table, info->name, in_a ? "only in the first" : "only in the second");
+        print_remark(f->table, info->name, in_a ? "only in the first" : "only in the second");
         return true;
     }
     if (em_quantity_of_machine(quantity)) {
-        print_remark(table, info->name, "not compared: depends on the ranks");
+        print_remark(f->table, info->name, "not compared: depends on the ranks");
         return true;
     }
     if (!em_store_find(a->store, name, &x, status) || !em_store_find(b->store, name, &y, status)) return false;
@@ -242,35 +290,44 @@ static bool compare_quantity(const side *a, const side *b, em_quantity quantity,
         em_dims_text have, other;
         char remark[256];
         snprintf(remark, sizeof remark, "DIFFERS: shapes %s and %s", em_dims(&x, have), em_dims(&y, other));
-        print_remark(table, info->name, remark);
-        *all_same = false;
-        *compared += 1;
+        print_remark(f->table, info->name, remark);
+        f->different++;
+        f->numbers++;
         return true;
     }
     if (!compare_common(a, b, quantity, &x, &y, &d, status)) return false;
-    *all_same &= print_difference(table, info->name, &d, tolerance);
-    *compared += d.compared;
+    bool same = print_difference(f->table, info->name, &d, f->tolerance);
+    f->same += same && d.compared > 0;
+    f->different += !same;
+    if (em_quantity_optional(quantity)) f->numbers += d.compared;
     return true;
+}
+
+static void print_verdict(const findings *f)
+{
+    em_count_text count;
+    em_table_print(f->table, stdout);
+    if (f->different > 0)
+        printf("\ndifferent: %d of %d quantities\n", f->different, f->same + f->different);
+    else
+        printf("\nthe same: %d quantities, %s numbers%s\n", f->same, em_count(f->numbers, count),
+               f->tolerance > 0 ? " within the tolerance" : "");
 }
 
 static void compare_sides(const em_call *call, const side *a, const side *b, double tolerance, em_status *status)
 {
     static const char *const head[] = {"quantity",    "numbers", "largest abs", "at",
-                                       "largest rel", "at",      "rel 2-norm",  ""};
-    em_table *table = em_table_new(8, "lrrlrlrl");
-    bool all_same = true, good = true;
-    int64_t compared = 0;
-    for (int i = 0; i < 8; i++) em_table_cell(table, "%s", head[i]);
-    for (em_quantity q = 0; good && q < EM_NUM_QUANTITIES; q++)
-        good = compare_quantity(a, b, q, tolerance, table, &all_same, &compared, status);
-    if (good && compared == 0)
-        good =
-            em_fail(status, EM_BAD_DATA, "%s and %s have no quantity in common", call->argument[0], call->argument[1]);
-    if (good) {
-        em_table_print(table, stdout);
-        if (!all_same) em_fail(status, EM_DIFFERENT, "%s", "");
-    }
-    em_table_free(table);
+                                       "largest rel", "at",      "rel 2-norm",  "verdict"};
+    findings f = {.table = em_table_new(8, "lrrlrlrl"), .tolerance = tolerance};
+    bool good = true;
+    for (int i = 0; i < 8; i++) em_table_cell(f.table, "%s", head[i]);
+    for (em_quantity q = 0; good && q < EM_NUM_QUANTITIES; q++) good = compare_quantity(a, b, q, &f, status);
+    if (good && f.numbers == 0)
+        good = em_fail(status, EM_BAD_DATA, "%s and %s have no recorded number in common: no quantity, layer and token",
+                       call->argument[0], call->argument[1]);
+    if (good) print_verdict(&f);
+    if (good && f.different > 0) em_fail(status, EM_DIFFERENT, "%s", "");
+    em_table_free(f.table);
 }
 
 static bool read_tolerance(const em_call *call, double *tolerance, em_status *status)

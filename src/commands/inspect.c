@@ -21,7 +21,7 @@ static void inspect_weights(const char *path, em_status *status)
     em_config copy = *config;
     for (int f = 0; f < EM_NUM_CONFIG_FIELDS; f++) {
         const em_config_field *field = &em_config_fields[f];
-        if (field->type == EM_FIELD_REAL) printf("%-27s %.17g\n", field->name, *em_config_real(&copy, field));
+        if (field->type == EM_FIELD_REAL) printf("%-27s %.15g\n", field->name, *em_config_real(&copy, field));
     }
     printf("\n");
     static const char *const head[] = {"tensor", "shape", "from", "storage", "scale groups", "layers", "bytes"};
@@ -128,7 +128,9 @@ static void inspect_trace(em_store *store, const char *path, em_status *status)
     printf("%s: trace of a run\n", path);
     bool good = print_attributes(store, status);
     int64_t layers = read_counter(store, "/layers_done", status), tokens = read_counter(store, "/tokens_done", status);
+    int64_t step = read_counter(store, "/step_tokens", status);
     if (layers >= 0) printf("%-16s %lld\n", "layers_done", (long long)layers);
+    if (step > 0) printf("%-16s %lld\n", "step_tokens", (long long)step);
     if (tokens >= 0) printf("%-16s %lld\n", "tokens_done", (long long)tokens);
     printf("\n");
     char **name = em_store_list(store, &count);
