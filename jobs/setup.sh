@@ -24,7 +24,6 @@ run |cmake           |build system                         |command cmake       
 run |pkg-config      |finds the libraries                  |command pkg-config pkgconf                       |pkgconf    |pkgconf
 run |libopenmpi-dev  |MPI: headers and mpicc               |command mpicc                                    |openmpi    |OpenMPI
 run |openmpi-bin     |MPI: mpirun                          |command mpirun                                   |openmpi    |OpenMPI
-run |libopenblas-dev |matrix products                      |library cblas.h openblas openblas                |openblas   |OpenBLAS
 run |libhdf5-dev     |weights and traces (serial HDF5)     |library hdf5.h hdf5 hdf5-serial hdf5             |hdf5~mpi   |HDF5
 run |libcjson-dev    |configuration files                  |library cjson/cJSON.h cjson libcjson             |cjson      |cJSON
 run |librandom123-dev|random weights (Philox)              |library Random123/philox.h - random123           |random123  |Random123

@@ -200,13 +200,11 @@ static void create_file(em_trace *trace, const em_trace_request *request, const 
     free(partial);
 }
 
-em_trace *em_trace_create(MPI_Comm comm, const em_trace_request *request, const em_config *config,
-                          const em_batch *prompts, em_status *status)
+/* What a request keeps, without a file. Freed with em_trace_free. */
+static em_trace *new_trace(const em_trace_request *request, const em_config *config, int num_ranks)
 {
     em_trace *trace = em_zeroed(1, sizeof *trace);
-    trace->comm = comm;
-    MPI_Comm_rank(comm, &trace->rank);
-    MPI_Comm_size(comm, &trace->num_ranks);
+    trace->num_ranks = num_ranks;
     trace->path = em_text("%s", request->path);
     trace->wanted = request->wanted;
     trace->config = *config;
@@ -216,7 +214,30 @@ em_trace *em_trace_create(MPI_Comm comm, const em_trace_request *request, const 
     trace->token_place = em_alloc(request->rows, sizeof(int64_t));
     trace->kept_layers = place_kept(config->num_layers, request->layers, request->num_layers, trace->layer_place);
     trace->kept_tokens = place_kept(request->rows, request->tokens, request->num_tokens, trace->token_place);
+    return trace;
+}
 
+int64_t em_trace_bytes(const em_trace_request *request, const em_config *config, int num_ranks)
+{
+    em_trace *trace = new_trace(request, config, num_ranks);
+    int64_t sum = 0;
+    for (em_quantity q = 0; q < EM_NUM_QUANTITIES; q++) {
+        int64_t bytes = (int64_t)em_type_bytes(em_quantities[q].type);
+        for (int i = 0; i < em_quantities[q].num_axes; i++) bytes *= axis_size(trace, em_quantities[q].axis[i]);
+        if (is_wanted(trace, q)) sum += bytes;
+    }
+    em_trace_free(trace);
+    return sum;
+}
+
+em_trace *em_trace_create(MPI_Comm comm, const em_trace_request *request, const em_config *config,
+                          const em_batch *prompts, em_status *status)
+{
+    int num_ranks;
+    MPI_Comm_size(comm, &num_ranks);
+    em_trace *trace = new_trace(request, config, num_ranks);
+    trace->comm = comm;
+    MPI_Comm_rank(comm, &trace->rank);
     if (trace->rank == 0 && em_output_free(request->path, request->force, status))
         create_file(trace, request, prompts, status);
     bool good = em_agree(comm, status);

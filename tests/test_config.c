@@ -495,7 +495,7 @@ static void layers_have_names(void)
     check_no_model(&c, "num_layers", "1001");
 }
 
-/* Either refused, or counted without overflow, and every row and column count an int, as the BLAS and MPI take them. */
+/* Either refused, or counted without overflow, and every row and column count an int, as MPI takes them. */
 static void check_countable(const em_config *c)
 {
     em_status status = {0};

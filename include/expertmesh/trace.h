@@ -39,6 +39,9 @@ typedef struct em_trace em_trace;
  * is not. Local; costs no more than a look. */
 bool em_output_free(const char *path, bool force, em_status *status);
 
+/* Bytes that such a trace takes, but for HDF5's own. Pure. */
+int64_t em_trace_bytes(const em_trace_request *request, const em_config *config, int num_ranks);
+
 /* Create the file; prompts are the first tokens to be run. Collective; the status is agreed. NULL on failure. */
 em_trace *em_trace_create(MPI_Comm comm, const em_trace_request *request, const em_config *config,
                           const em_batch *prompts, em_status *status);

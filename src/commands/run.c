@@ -6,10 +6,12 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <libgen.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 static const em_option options[] = {
     {"weights", "W.h5", "weights from a file", 0},
@@ -240,6 +242,20 @@ static void keep_inputs(const em_call *call, const char *path, em_status *status
     free(partial);
 }
 
+/* A full disk is told before the work, where the file system says what is free. */
+static void check_disk(const char *path, int64_t bytes, em_status *status)
+{
+    struct statvfs disk;
+    em_bytes_text need, there;
+    char *copy = em_text("%s", path);
+    if (statvfs(dirname(copy), &disk) == 0 && (double)disk.f_bavail * (double)disk.f_frsize < (double)bytes)
+        em_fail(status, EM_CANNOT_WRITE,
+                "%s: a trace of %s, but its disk has %s free; --trace-only, --trace-layers and "
+                "--trace-tokens record less",
+                path, em_bytes((double)bytes, need), em_bytes((double)disk.f_bavail * (double)disk.f_frsize, there));
+    free(copy);
+}
+
 /* What to record; layers and tokens are freed by the caller. Collective: rank 0 looks at the disk. */
 static bool read_request(const em_call *call, const em_source *source, int64_t rows, em_trace_request *request,
                          em_status *status)
@@ -263,8 +279,10 @@ static bool read_request(const em_call *call, const em_source *source, int64_t r
         return false;
     if (tokens && !(request->tokens = em_parse_list(tokens, rows, "--trace-tokens", &request->num_tokens, status)))
         return false;
-    if (call->rank == 0 && em_output_free(request->path, request->force, status))
+    if (call->rank == 0 && em_output_free(request->path, request->force, status)) {
         keep_inputs(call, request->path, status);
+        check_disk(request->path, em_trace_bytes(request, &source->config, call->num_ranks), status);
+    }
     return em_agree(call->comm, status);
 }
 
@@ -273,11 +291,11 @@ static bool read_request(const em_call *call, const em_source *source, int64_t r
 static void print_next_steps(const em_call *call, const em_trace_request *request)
 {
     if (!request->path) return;
-    printf("\ntrace: %s\nlook at it:\n"
+    printf("\nlook at the trace:\n"
            "  %s inspect %s\n"
            "  h5ls %s\n"
            "  python3 -c \"import h5py; f = h5py.File('%s'); print(f['expert_load'][:])\"\n",
-           request->path, call->program, request->path, request->path, request->path);
+           call->program, request->path, request->path, request->path);
 }
 
 /* Tokens as they come: the text of a single prompt as it is, several by lines. */
@@ -344,7 +362,11 @@ static void run_source(const em_call *call, const em_source *source, const em_ba
         request.weights = weights;
         if (call->rank == 0) {
             em_summary_model(source, stdout);
+            em_bytes_text size;
             em_summary_weights(source, &layout, stdout);
+            if (request.path)
+                printf("trace: %s, %s\n", request.path,
+                       em_bytes((double)em_trace_bytes(&request, &source->config, call->num_ranks), size));
             fflush(stdout);
         }
         double start = MPI_Wtime();
