@@ -275,7 +275,7 @@ static bool check_ranges(em_config *config, const char *source, int code, em_sta
             int largest = field->offset == offsetof(em_config, num_layers) ? MOST_LAYERS : LARGEST;
             if (value < 1 || value > largest)
                 return em_fail(status, code, "%s: %s is %lld, but must be from 1 to %d", source, field->name, value,
-                               LARGEST);
+                               largest);
         } else if (field->type == EM_FIELD_REAL) {
             double value = *em_config_real(config, field);
             if (!isfinite(value) || value <= 0)
@@ -293,6 +293,9 @@ static bool check_size(const em_config *c, const char *source, int code, em_stat
         return em_fail(status, code, "%s: %s is %lld, but must be at most %d", source,
                        c->num_experts > MOST ? "num_experts" : "num_q_heads",
                        (long long)(c->num_experts > MOST ? c->num_experts : c->num_q_heads), MOST);
+    if (c->num_q_heads * c->key_size > INT32_MAX)
+        return em_fail(status, code, "%s: num_q_heads * key_size is %lld, but must be below %lld", source,
+                       (long long)(c->num_q_heads * c->key_size), (long long)INT32_MAX + 1);
     double D = (double)c->emb_size, heads = (double)(c->num_q_heads + c->num_kv_heads) * (double)c->key_size;
     double experts = (double)c->num_experts * (double)c->ffn_size * (c->ffn_kind == EM_FFN_GLU ? 3 : 2);
     double parameters = D * ((double)c->vocab_size + (double)c->num_layers * (2 * heads + experts));
@@ -307,14 +310,6 @@ bool em_config_check(const em_config *config, const char *source, int code, em_s
     em_config copy = *config;
     const em_config *c = config;
     if (!check_ranges(&copy, source, code, status)) return false;
-    if (c->num_q_heads * c->key_size > INT32_MAX)
-        return em_fail(status, code, "%s: num_q_heads * key_size is %lld, but must be below %lld", source,
-                       (long long)(c->num_q_heads * c->key_size), (long long)INT32_MAX + 1);
-    double largest = (double)c->num_experts * (double)c->ffn_size * (double)c->emb_size * (double)c->num_layers;
-    if (largest > 1e17 || (double)c->vocab_size * (double)c->emb_size > 1e17)
-        return em_fail(status, code,
-                       "%s: num_experts * ffn_size * emb_size * num_layers is %.3g, more than can be counted", source,
-                       largest);
     if (c->num_q_heads % c->num_kv_heads != 0)
         return em_fail(status, code, "%s: num_q_heads is %lld, but must be a multiple of num_kv_heads, %lld", source,
                        (long long)c->num_q_heads, (long long)c->num_kv_heads);

@@ -91,9 +91,10 @@ static bool unknown_option(const option_list *list, const em_command *command, c
     char typed[64];
     for (int i = 0; i < list->count; i++) names[i] = name_of(list, i);
     snprintf(typed, sizeof typed, "%.*s", (int)strcspn(word, "="), word);
-    const char *bare = typed + strspn(typed, "-"), *nearest = em_nearest(bare, names, list->count);
+    const char *bare = typed + strspn(typed, "-"), *nearest = NULL;
     for (int i = 0; !nearest && *bare && i < list->count; i++) /* a beginning of several names */
         if (strncmp(names[i], bare, strlen(bare)) == 0) nearest = names[i];
+    if (!nearest) nearest = em_nearest(bare, names, list->count);
     if (nearest)
         return em_fail(status, EM_USAGE, "%s: unknown option %s; the nearest is --%s", command->name, typed, nearest);
     return em_fail(status, EM_USAGE, "%s: unknown option %s; expertmesh %s --help lists them all", command->name, typed,

@@ -190,6 +190,12 @@ void em_summary_outcome(const em_outcome *outcome, bool bytes, FILE *out)
     fprintf(out, "\nlikeliest next tokens\n");
     em_table_print(table, out);
     em_table_free(table);
+    bool finite = true;
+    for (int64_t i = 0; i < outcome->num_sequences; i++) finite &= isfinite(outcome->logit[i * EM_NUM_BEST]) != 0;
+    if (!finite)
+        fprintf(stderr,
+                "the scores are not finite numbers: somewhere the model passes what float32 holds; the first NaN or "
+                "infinity of the trace shows where\n");
 }
 
 void em_bar_update(void *context, double done, double all)

@@ -73,7 +73,7 @@ fi
 # ---- files of the other kind ----
 refuse 65 trace.h5 '"expertmesh-trace"' '"expertmesh-weights"' -- run --weights trace.h5 --tokens 1
 refuse 65 f32.h5 '"expertmesh-weights"' 'traces' -- compare trace.h5 f32.h5
-refuse 65 other.h5 'no quantity in common' -- compare trace.h5 other.h5
+refuse 65 other.h5 'no recorded number in common' -- compare trace.h5 other.h5
 refuse 65 other.h5 'neither weights nor a trace' -- inspect other.h5
 refuse 65 foreign.h5 '"netcdf-4"' -- inspect foreign.h5
 refuse 65 text.h5 'not an HDF5 file' -- inspect text.h5

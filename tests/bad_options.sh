@@ -28,7 +28,7 @@ for command in init run compare inspect presets; do
     esac
     for option in "${options[@]}"; do
         read -r name takes <<<"$option"
-        ranks=1 refuse 64 "unknown option --${name%?}x;" "the nearest is --$name" -- "$command" "--${name%?}x"
+        ranks=1 refuse 64 "unknown option --$name${name: -1};" "the nearest is --$name" -- "$command" "--$name${name: -1}"
         if [ -n "$takes" ]; then
             ranks=1 refuse 64 "--$name needs an argument" -- "$command" "--$name"
             ranks=1 refuse 64 "--$name is given twice" -- "$command" "--$name=1" "--$name=1"
@@ -58,6 +58,24 @@ for seed in x -1 1.5 99999999999999999999 9223372036854775808 ''; do
 done
 refuse 64 '--seed' '"-1"' 'whole number from 0 to' -- init "${tiny[@]}" --seed -1 -o w.h5
 
+
+# ---- generation ----
+refuse 64 '--temperature' '-0.5' 'below 0' -- "${run[@]}" --generate 3 --temperature -0.5
+for p in 0 -1 1.01; do ranks=1 refuse 64 '--top-p' "$p" 'at most 1' -- "${run[@]}" --generate 3 --top-p "$p"; done
+for text in nan inf x ''; do
+    ranks=1 refuse 64 '--temperature' "\"$text\"" 'finite number' -- "${run[@]}" --generate 3 --temperature "$text"
+done
+for option in generate prefill-chunk stop-token top-k sample-seed; do
+    ranks=1 refuse 64 "--$option" '"-1"' 'whole number' -- "${run[@]}" "--$option" -1
+done
+ranks=1 refuse 64 '--prefill-chunk' '"0"' '1 or more' -- "${run[@]}" --prefill-chunk 0
+refuse 64 '--stop-token' '256' 'outside the vocabulary' -- "${run[@]}" --vocab-size 256 --generate 3 --stop-token 256
+refuse 64 '--generate' '2046 tokens after the 3 of prompt 0' 'sequence_len, 2048' -- \
+    "${run[@]}" --sequence-len 2048 --generate 2046
+for option in temperature top-k top-p sample-seed stop-token; do
+    ranks=1 refuse 64 "--$option" '--generate N is missing' -- "${run[@]}" "--$option" 1
+done
+
 for field in emb-size num-layers num-q-heads num-kv-heads key-size num-experts num-selected-experts ffn-size vocab-size \
     sequence-len; do
     ranks=1 refuse 64 "--$field" '"x"' 'whole number' -- run --preset tiny --tokens 1 "--$field" x
@@ -82,7 +100,7 @@ refuse 64 '--ffn-kind' '"gelu"' 'glu' 'mlp' -- run --preset tiny --tokens 1 --ff
 refuse 64 'num_q_heads is 6' 'multiple of num_kv_heads, 4' -- run --preset tiny --tokens 1 --num-kv-heads 4
 refuse 64 'num_selected_experts is 9' 'only 8 experts' -- run --preset tiny --tokens 1 --num-selected-experts 9
 refuse 64 'key_size is 15' 'even' -- run --preset tiny --tokens 1 --key-size 15
-refuse 64 'num_layers is 1001' 'three digits' -- run --preset tiny --tokens 1 --num-layers 1001
+refuse 64 'num_layers is 1001' 'from 1 to 1000' -- run --preset tiny --tokens 1 --num-layers 1001
 refuse 64 'num_experts is 65537' 'at most 65536' -- run --preset tiny --tokens 1 --num-experts 65537
 refuse 64 'num_q_heads is 1000000' 'at most 65536' -- run --preset tiny --tokens 1 --num-q-heads 1000000
 refuse 64 'parameters' 'at most 1e15' -- run --preset tiny --tokens 1 --emb-size 1073741824 --ffn-size 1073741824 \

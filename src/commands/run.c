@@ -291,11 +291,11 @@ static bool read_request(const em_call *call, const em_source *source, int64_t r
 static void print_next_steps(const em_call *call, const em_trace_request *request)
 {
     if (!request->path) return;
-    printf("\nlook at the trace:\n"
+    printf("\ntrace: %s\nlook at it:\n"
            "  %s inspect %s\n"
            "  h5ls %s\n"
            "  python3 -c \"import h5py; f = h5py.File('%s'); print(f['expert_load'][:])\"\n",
-           call->program, request->path, request->path, request->path);
+           request->path, call->program, request->path, request->path, request->path);
 }
 
 /* Tokens as they come: the text of a single prompt as it is, several by lines. */
@@ -365,7 +365,7 @@ static void run_source(const em_call *call, const em_source *source, const em_ba
             em_bytes_text size;
             em_summary_weights(source, &layout, stdout);
             if (request.path)
-                printf("trace: %s, %s\n", request.path,
+                printf("the trace will take %s\n",
                        em_bytes((double)em_trace_bytes(&request, &source->config, call->num_ranks), size));
             fflush(stdout);
         }
