@@ -171,6 +171,9 @@ int64_t em_memory_available(void)
     int64_t available = kilobytes >= 0 ? kilobytes * 1024 : INT64_MAX;
     int64_t limit = number_in_file("/sys/fs/cgroup/memory.max", NULL);
     int64_t used = number_in_file("/sys/fs/cgroup/memory.current", NULL);
+    int64_t cached =
+        number_in_file("/sys/fs/cgroup/memory.stat", "inactive_file "); /* counted as used, given back when asked */
+    if (used >= 0 && cached > 0) used -= cached;
     if (limit >= 0 && used >= 0) available = smaller(available, limit > used ? limit - used : 0);
     return available;
 }

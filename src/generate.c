@@ -65,14 +65,27 @@ static void choose_next(em_telling *telling, int64_t sequence, const em_outcome 
     if (telling->listener->token) telling->listener->token(telling->listener->token_context, sequence, position, token);
 }
 
-static bool run_step(em_telling *telling, const em_batch *tokens, em_progress *progress, em_outcome *outcome,
+/* Layers of one step, told as a part of all steps of the prompts. */
+typedef struct part_of_prompts {
+    const em_listener *listener;
+    double before, share; /* parts of the whole */
+} part_of_prompts;
+
+static void tell_part(void *context, double done, double all)
+{
+    const part_of_prompts *part = context;
+    if (part->listener->progress)
+        part->listener->progress(part->listener->progress_context, part->before + part->share * done / all, 1);
+}
+
+static bool run_step(em_telling *telling, const em_batch *tokens, part_of_prompts *part, em_outcome *outcome,
                      em_status *status)
 {
     em_step step = {.tokens = tokens,
                     .first_row = telling->rows,
                     .all_scores = telling->generation->count > 0 && telling->generation->sampling.temperature > 0};
     bool good = em_model_step(telling->model, &step, &telling->cache, telling->trace, telling->profile, outcome,
-                              progress, telling->listener->progress_context, status);
+                              part ? tell_part : NULL, part, status);
     telling->rows += tokens->num_tokens;
     return good;
 }
@@ -94,7 +107,9 @@ static bool run_prompts(em_telling *telling, em_outcome *after, em_status *statu
         end = begin + chunk < prompts->num_tokens ? begin + chunk : prompts->num_tokens;
         em_batch part = em_batch_slice(prompts, begin, end);
         em_outcome outcome = {0};
-        good = run_step(telling, &part, telling->listener->progress, &outcome, status);
+        double all = (double)prompts->num_tokens;
+        part_of_prompts told = {telling->listener, (double)begin / all, (double)(end - begin) / all};
+        good = run_step(telling, &part, &told, &outcome, status);
         for (int64_t run = 0; good && run < part.num_sequences; run++) {
             int64_t last = part.first_token[run + 1] - 1, sequence = part.sequence[last];
             if (part.position[last] + 1 < prompt_length(prompts, sequence)) continue;

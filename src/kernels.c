@@ -102,12 +102,18 @@ void em_rope(int64_t T, int64_t heads, int64_t C, const float *table, float *x, 
         for (int64_t h = 0; h < heads; h++) turn(C, table + t * C, x + t * ldx + h * C);
 }
 
+/* NaN is worse than any number. */
+static bool better(float a, float b)
+{
+    return a > b || (isnan(b) && !isnan(a));
+}
+
 void em_top(int64_t n, const float *x, int64_t count, int32_t *index)
 {
     for (int64_t c = 0; c < count; c++) index[c] = -1;
     for (int64_t i = 0; i < n; i++) {
         int64_t place = count;
-        while (place > 0 && (index[place - 1] < 0 || x[i] > x[index[place - 1]])) place--;
+        while (place > 0 && (index[place - 1] < 0 || better(x[i], x[index[place - 1]]))) place--;
         if (place == count) continue;
         memmove(index + place + 1, index + place, (size_t)(count - place - 1) * sizeof *index);
         index[place] = (int32_t)i;

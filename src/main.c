@@ -38,11 +38,11 @@ static const em_command *find_command(const char *name, em_status *status)
     return NULL;
 }
 
-static char *join(int argc, char **argv)
+static char *join(int argc, char **argv, char between)
 {
     char *line = em_text("%s", argv[0]);
     for (int i = 1; i < argc; i++) {
-        char *longer = em_text("%s %s", line, argv[i]);
+        char *longer = em_text("%s%c%s", line, between, argv[i]);
         free(line);
         line = longer;
     }
@@ -52,17 +52,20 @@ static char *join(int argc, char **argv)
 /* All ranks must have been started alike: what they do together would not fit otherwise. Collective. */
 static bool check_alike(MPI_Comm comm, int rank, int argc, char **argv, em_status *status)
 {
-    char *mine = join(argc - 1, argv + 1 < argv + argc ? argv + 1 : argv);
+    char *mine = join(argc - 1, argc > 1 ? argv + 1 : argv, '\n');
     if (argc == 1) mine[0] = '\0';
     int length = (int)strlen(mine) + 1, first = length;
     MPI_Bcast(&first, 1, MPI_INT, 0, comm);
     char *theirs = em_alloc(first, 1);
     if (rank == 0) memcpy(theirs, mine, (size_t)first);
     MPI_Bcast(theirs, first, MPI_CHAR, 0, comm);
-    if (strcmp(mine, theirs) != 0)
+    if (strcmp(mine, theirs) != 0) {
+        for (char *c = mine; *c; c++) *c = *c == '\n' ? ' ' : *c;
+        for (char *c = theirs; *c; c++) *c = *c == '\n' ? ' ' : *c;
         em_fail(status, EM_USAGE,
                 "ranks were started with different arguments: rank 0 with \"%.500s\", but rank %d with \"%.500s\"",
                 theirs, rank, mine);
+    }
     free(mine);
     free(theirs);
     return em_agree(comm, status);
@@ -101,7 +104,7 @@ int main(int argc, char **argv)
 
     em_call call = {.comm = MPI_COMM_WORLD, .program = argv[0]};
     em_status status = {0};
-    char *command_line = join(argc, argv);
+    char *command_line = join(argc, argv, ' ');
     call.command_line = command_line;
     MPI_Comm_rank(call.comm, &call.rank);
     MPI_Comm_size(call.comm, &call.num_ranks);

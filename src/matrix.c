@@ -114,17 +114,57 @@ void em_matrix_rows(const em_matrix *m, int64_t first, int64_t count, float *out
 
 /* ---- products ---- */
 
-const em_tiles *em_tiles_best(void)
+/* The sets that this program was built with; NULL: not for this kind of processor. */
+static const em_tiles *const sets[EM_NUM_ISAS] = {
+    &em_tiles_plain,
+#ifdef EM_TILES_X86
+    &em_tiles_avx2,
+    &em_tiles_avx512,
+#endif
+};
+
+/* One process, one set. */
+static const em_tiles *chosen;
+
+static bool processor_has(em_isa isa)
+{
+#ifdef EM_TILES_X86
+    if (isa == EM_ISA_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (isa == EM_ISA_AVX512)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("fma");
+#endif
+    return isa == EM_ISA_PLAIN;
+}
+
+bool em_isa_choose(em_isa *isa, em_status *status)
 {
     const char *asked = getenv("EXPERTMESH_ISA");
-#ifdef EM_TILES_X86
-    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (avx512 && (!asked || strcmp(asked, "avx512") == 0)) return &em_tiles_avx512;
-    if (avx2 && (!asked || strcmp(asked, "plain") != 0)) return &em_tiles_avx2;
-#endif
-    (void)asked;
-    return &em_tiles_plain;
+    for (int i = EM_NUM_ISAS - 1; i >= 0; i--) {
+        *isa = (em_isa)i;
+        if (sets[i] && processor_has(*isa) && (!asked || strcmp(asked, sets[i]->name) == 0)) return true;
+    }
+    *isa = EM_ISA_PLAIN;
+    return em_fail(status, EM_USAGE,
+                   "EXPERTMESH_ISA is \"%s\", but this processor and program have no such set (of plain, "
+                   "avx2, avx512)",
+                   asked);
+}
+
+void em_isa_use(em_isa isa)
+{
+    chosen = sets[isa];
+}
+
+static const em_tiles *tiles_in_use(void)
+{
+    em_status ignored = {0};
+    em_isa isa;
+    if (chosen) return chosen;
+    em_isa_choose(&isa, &ignored);
+    em_isa_use(isa);
+    return chosen;
 }
 
 enum { BLOCK = 1024 }; /* most inputs in one block of a sum; even, for pairs of bf16 */
@@ -251,7 +291,7 @@ void em_matmul(int64_t T, const em_matrix *w, const float *x, int64_t ldx, float
 {
     if (T == 0 || w->rows == 0) return;
     em_matrix copy = w->in_panels ? *w : with_panels(w);
-    block b = {.tiles = em_tiles_best(), .w = &copy, .T = T, .y = y, .ldy = ldy};
+    block b = {.tiles = tiles_in_use(), .w = &copy, .T = T, .y = y, .ldy = ldy};
     float *packed = em_alloc(T * BLOCK, sizeof(float)), *spare = em_alloc(8 * BLOCK * EM_PANEL, sizeof(float));
     for (b.first = 0; b.first < w->cols; b.first += b.count) {
         int64_t end = group_end(w, b.first);
@@ -270,7 +310,7 @@ void em_panel_product(int64_t T, int64_t panels, int64_t K, const float *w, int6
                       int64_t ldx, float *y, int64_t ldy)
 {
     if (T == 0 || panels == 0) return;
-    block b = {.tiles = em_tiles_best(), .T = T, .y = y, .ldy = ldy};
+    block b = {.tiles = tiles_in_use(), .T = T, .y = y, .ldy = ldy};
     float *packed = em_alloc(T * (K < BLOCK ? K : BLOCK), sizeof(float));
     for (b.first = 0; b.first < K; b.first += b.count) {
         b.count = b.first + BLOCK < K ? BLOCK : K - b.first;

@@ -5,6 +5,7 @@
 #include "expertmesh/experts.h"
 #include "expertmesh/router.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -21,12 +22,15 @@ em_need em_model_need(const em_source *source, const em_layout *layout, int rank
     em_range experts = em_layout_experts(layout, rank);
     int64_t routed = 2 * T * S * em_range_size(experts) / c->num_experts;
     if (routed > T * S) routed = T * S;
-    int64_t in_attention = T * D * 2 + T * C * (3 * heads + 2 * kv_heads) + own * D * 2 * layout->num_ranks;
-    int64_t in_experts = routed * D * 3 + own * S * D * 2 + 256 * layout->slice_size * 2;
+    em_range nodes[EM_TREE_MAX_NODES];
+    int64_t here = em_tree_cover(c->num_q_heads, em_layout_heads(layout, rank), nodes), all = 0;
+    for (int r = 0; r < layout->num_ranks; r++) all += em_tree_cover(c->num_q_heads, em_layout_heads(layout, r), nodes);
+    int64_t in_attention = T * D * (1 + here) + T * C * (3 * heads + 2 * kv_heads) + own * D * all;
+    int64_t in_experts = routed * D * 3 + own * S * D * 3 + 256 * layout->slice_size * 2;
     int64_t in_output = T * (D + em_range_size(em_embedding_held(layout, rank)));
     int64_t most = in_attention > in_experts ? in_attention : in_experts;
     if (in_output > most) most = in_output;
-    return (em_need){em_weights_held(source, layout, rank), (own * D * 3 + most) * (int64_t)sizeof(float),
+    return (em_need){em_weights_held(source, layout, rank), (own * D * 3 + T * 1024 + most) * (int64_t)sizeof(float),
                      em_cache_bytes(c, layout, rank, extent.tokens, extent.num_sequences, extent.lasting)};
 }
 
@@ -64,6 +68,18 @@ static bool check_memory(MPI_Comm comm, const em_source *source, const em_layout
     return em_agree(comm, status);
 }
 
+/* One set of loops for all ranks: the plainest that any of them has chosen. */
+static bool agree_on_loops(MPI_Comm comm, em_status *status)
+{
+    em_isa isa;
+    em_isa_choose(&isa, status);
+    if (!em_agree(comm, status)) return false;
+    int set = isa;
+    MPI_Allreduce(MPI_IN_PLACE, &set, 1, MPI_INT, MPI_MIN, comm);
+    em_isa_use((em_isa)set);
+    return true;
+}
+
 bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, em_extent extent, em_progress *progress,
                    void *context, em_status *status)
 {
@@ -77,7 +93,8 @@ bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, em_e
     model->layout = em_layout_make(&model->config, model->num_ranks);
     model->head_cover = em_head_cover(&model->layout);
     model->expert_cover = em_expert_covers(&model->layout);
-    if (check_memory(model->comm, source, &model->layout, model->rank, extent, status)) {
+    if (agree_on_loops(model->comm, status) &&
+        check_memory(model->comm, source, &model->layout, model->rank, extent, status)) {
         em_weights_load(&model->weights, source, &model->layout, model->rank, progress, context, status);
         if (em_agree(model->comm, status)) return true;
     }
@@ -437,7 +454,8 @@ static void merge_best(int num_ranks, int64_t stride, const best *all, int num_b
         for (int r = 0; r < num_ranks; r++) {
             const best *b = &all[r * stride];
             if (next[r] == EM_NUM_BEST || b->token[next[r]] < 0) continue;
-            if (from < 0 || b->logit[next[r]] > all[from * stride].logit[next[from]]) from = r;
+            float theirs = b->logit[next[r]], best_so_far = from < 0 ? 0 : all[from * stride].logit[next[from]];
+            if (from < 0 || theirs > best_so_far || (isnan(best_so_far) && !isnan(theirs))) from = r;
         }
         token[i] = all[from * stride].token[next[from]];
         logit[i] = all[from * stride].logit[next[from]++];

@@ -13,7 +13,7 @@ const char *const em_phase_names[EM_NUM_PHASES] = {
 
 void em_profile_open(em_profile *profile, int64_t num_layers, int64_t num_experts, int num_ranks)
 {
-    *profile = (em_profile){.num_layers = num_layers, .num_experts = num_experts};
+    *profile = (em_profile){.num_layers = num_layers};
     profile->seconds = em_zeroed((num_layers + 1) * EM_NUM_PHASES, sizeof(double));
     profile->rows_sent = em_zeroed((num_layers + 1) * EM_NUM_PHASES, sizeof(int64_t));
     profile->load = em_zeroed(num_layers * num_experts, sizeof(int64_t));

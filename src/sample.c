@@ -13,7 +13,8 @@ typedef struct candidate {
 static int better_first(const void *a, const void *b)
 {
     const candidate *x = a, *y = b;
-    if (x->score != y->score) return x->score > y->score ? -1 : 1;
+    if (isnan(x->score) != isnan(y->score)) return isnan(x->score) ? 1 : -1;
+    if (x->score > y->score || x->score < y->score) return x->score > y->score ? -1 : 1;
     return x->token < y->token ? -1 : 1;
 }
 

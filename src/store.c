@@ -131,7 +131,7 @@ static herr_t keep_innermost(unsigned depth, const H5E_error2_t *error, void *te
 static void shorten(char *reason)
 {
     static const char before[] = "error message = '";
-    char *said = strstr(reason, before), *end = said ? strchr(said + sizeof before, '\'') : NULL;
+    char *said = strstr(reason, before), *end = said ? strchr(said + strlen(before), '\'') : NULL;
     if (end) {
         *end = '\0';
         memmove(reason, said + strlen(before), strlen(said + strlen(before)) + 1);
@@ -351,8 +351,10 @@ bool em_store_get_text(em_store *store, const char *object, const char *name, ch
         size_t length = H5Tget_size(type);
         char *held = em_zeroed((int64_t)length + 1, 1);
         good = H5Aread(attribute, type, held) >= 0;
-        *value = held;
-        if (!good) free(held);
+        if (good)
+            *value = held;
+        else
+            free(held);
     }
     if (!good) hdf5_failed(status, EM_BAD_DATA, store->path, name);
     H5Tclose(type);
@@ -368,16 +370,6 @@ bool em_store_add_group(em_store *store, const char *name, em_status *status)
     if (group < 0) return hdf5_failed(status, EM_CANNOT_WRITE, store->path, name);
     H5Gclose(group);
     return true;
-}
-
-/* What a place holds that no run reached: NaN, or -1. */
-static void set_fill(hid_t creation, em_type type)
-{
-    const float missing = __builtin_nanf("");
-    const int32_t none = -1;
-    if (type == EM_TYPE_F32) H5Pset_fill_value(creation, H5T_NATIVE_FLOAT, &missing);
-    if (type == EM_TYPE_INT32) H5Pset_fill_value(creation, H5T_NATIVE_INT32, &none);
-    H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER);
 }
 
 static hid_t space_of(const em_dataset *dataset)
@@ -396,7 +388,7 @@ static hid_t create_dataset(em_store *store, const em_dataset *dataset)
     H5Pset_obj_track_times(creation, false); /* so that equal files are equal bytes */
     H5Pset_layout(creation, H5D_CONTIGUOUS);
     H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY);
-    if (dataset->type != EM_TYPE_TEXT) set_fill(creation, dataset->type);
+    if (dataset->type != EM_TYPE_TEXT) H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER);
     hid_t data = H5Dcreate2(store->file, dataset->name, type, space, links, creation, H5P_DEFAULT);
     H5Sclose(space);
     H5Tclose(type);

@@ -204,7 +204,7 @@ void em_bar_update(void *context, double done, double all)
     em_bar *bar = context;
     if (!bar->shown) return;
     double now = MPI_Wtime();
-    bool terminal = isatty(STDERR_FILENO), last = done >= all;
+    bool terminal = isatty(STDERR_FILENO), last = done >= all * (1 - 1e-9);
     if (!last && now - bar->last < (terminal ? 0.1 : 5)) return;
     bar->last = now;
     if (!terminal) {

@@ -31,7 +31,4 @@ extern const em_tiles em_tiles_plain;
 extern const em_tiles em_tiles_avx2, em_tiles_avx512;
 #endif
 
-/* The best of this processor, or what EXPERTMESH_ISA (avx512, avx2, plain) asks for, if the processor has it. */
-const em_tiles *em_tiles_best(void);
-
 #endif

@@ -3,10 +3,12 @@
 #include "expertmesh/version.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,12 +24,13 @@ struct em_trace {
     int64_t *layer_place; /* [L] where a layer is kept; -1: not */
     int64_t *token_place; /* [rows] */
     em_dataset data[EM_NUM_QUANTITIES];
-    em_dataset layers_done, step_tokens, tokens_done;
+    em_dataset run_id, layers_done, step_tokens, tokens_done;
+    int64_t id; /* a random number, by which the ranks know that they write to one file */
     em_bulk bulk;
     em_status status; /* the first failure to write */
 };
 
-bool em_output_free(const char *path, bool force, em_status *status)
+bool em_output_check(const char *path, bool force, em_status *status)
 {
     struct stat info;
     char *copy = em_text("%s", path);
@@ -167,7 +170,7 @@ static bool create_structure(em_trace *trace, const char *path, const em_trace_r
     bool good = store && put_provenance(trace, store, request, status) && add_axes(trace, store, status);
     for (em_quantity q = 0; good && q < EM_NUM_QUANTITIES; q++)
         good = !is_wanted(trace, q) || add_quantity(trace, store, q, status);
-    good = good &&
+    good = good && add_counter(store, "run_id", "a random number of this run", &trace->run_id, status) &&
            add_counter(store, "layers_done", "layers that are whole for all tokens of the step at hand",
                        &trace->layers_done, status) &&
            add_counter(store, "step_tokens", "tokens of the step at hand; they follow the first tokens_done",
@@ -175,6 +178,11 @@ static bool create_structure(em_trace *trace, const char *path, const em_trace_r
            add_counter(store, "tokens_done", "tokens, in the order they were run, that are whole in every quantity",
                        &trace->tokens_done, status);
     return em_store_close(store, status) && good;
+}
+
+static void count_done(em_trace *trace, const em_dataset *counter, int64_t done)
+{
+    if (trace->rank == 0) em_bulk_write(&trace->bulk, counter, 1, 0, 1, 0, 1, &done, 1, &trace->status);
 }
 
 static void put_tokens(em_trace *trace, const em_batch *tokens, int64_t row)
@@ -190,6 +198,7 @@ static void create_file(em_trace *trace, const em_trace_request *request, const 
     char *partial = em_text("%s.partial", trace->path);
     if (create_structure(trace, partial, request, status) && em_bulk_open(&trace->bulk, partial, status)) {
         em_bulk_reserve(&trace->bulk, &trace->status);
+        count_done(trace, &trace->run_id, trace->id);
         put_tokens(trace, prompts, 0);
         em_bulk_close(&trace->bulk, &trace->status);
         if (trace->status.code) *status = trace->status;
@@ -230,6 +239,23 @@ int64_t em_trace_bytes(const em_trace_request *request, const em_config *config,
     return sum;
 }
 
+/* Open what rank 0 created: a file of this name in another folder, or on another host's disk, is not it. */
+static void open_same_file(em_trace *trace, em_status *status)
+{
+    int64_t id = 0;
+    int file = open(trace->path, O_RDONLY | O_CLOEXEC);
+    bool same =
+        file >= 0 && pread(file, &id, sizeof id, (off_t)trace->run_id.offset) == (ssize_t)sizeof id && id == trace->id;
+    if (file >= 0) close(file);
+    if (same)
+        em_bulk_open(&trace->bulk, trace->path, status);
+    else
+        em_fail(status, EM_CANNOT_WRITE,
+                "%s: rank %d does not see the file that rank 0 created; it must be on a file system "
+                "that all ranks share",
+                trace->path, trace->rank);
+}
+
 em_trace *em_trace_create(MPI_Comm comm, const em_trace_request *request, const em_config *config,
                           const em_batch *prompts, em_status *status)
 {
@@ -238,12 +264,15 @@ em_trace *em_trace_create(MPI_Comm comm, const em_trace_request *request, const 
     em_trace *trace = new_trace(request, config, num_ranks);
     trace->comm = comm;
     MPI_Comm_rank(comm, &trace->rank);
-    if (trace->rank == 0 && em_output_free(request->path, request->force, status))
+    if (trace->rank == 0) getrandom(&trace->id, sizeof trace->id, 0);
+    if (trace->rank == 0 && em_output_check(request->path, request->force, status))
         create_file(trace, request, prompts, status);
     bool good = em_agree(comm, status);
     if (good) {
         MPI_Bcast(trace->data, (int)sizeof trace->data, MPI_BYTE, 0, comm);
-        em_bulk_open(&trace->bulk, trace->path, status);
+        MPI_Bcast(&trace->run_id, (int)sizeof trace->run_id, MPI_BYTE, 0, comm);
+        MPI_Bcast(&trace->id, 1, MPI_INT64_T, 0, comm);
+        open_same_file(trace, status);
         good = em_agree(comm, status);
     }
     if (good) return trace;
@@ -295,11 +324,6 @@ void em_trace_exchange(em_trace *trace, int64_t layer, const int64_t *dispatch_r
                   &trace->status);
     if (trace->rank == 0)
         em_bulk_write(&trace->bulk, &trace->data[EM_EXPERT_LOAD], E, place, 1, 0, E, expert_load, E, &trace->status);
-}
-
-static void count_done(em_trace *trace, const em_dataset *counter, int64_t done)
-{
-    if (trace->rank == 0) em_bulk_write(&trace->bulk, counter, 1, 0, 1, 0, 1, &done, 1, &trace->status);
 }
 
 /* After this all ranks know whether all have written what they had. */

@@ -215,7 +215,7 @@ static bool find_scale(em_store *store, em_form *form, const em_tensor_shape *sh
 {
     em_dataset *scale = &form->scale;
     char name[sizeof form->data.name];
-    if ((size_t)snprintf(name, sizeof name, "%s_scale", form->data.name) >= sizeof name) return false;
+    snprintf(name, sizeof name, "%.*s_scale", (int)(sizeof name - sizeof "_scale"), form->data.name);
     if (!em_store_find(store, name, scale, status)) return false;
     em_type_text found;
     if (scale->type != EM_TYPE_F32)
@@ -251,6 +251,10 @@ bool em_source_open(em_source *source, const char *path, em_status *status)
     source->store = em_store_open(path, status);
     if (!source->store) return false;
     bool good = check_format(source->store, status) && read_config(source->store, &source->config, status);
+    int64_t seed = 0;
+    if (good && em_store_has_attribute(source->store, "/", "seed"))
+        good = em_store_get_int(source->store, "/", "seed", &seed, status);
+    source->seed = (uint64_t)seed;
     if (good) source->form = em_zeroed(EM_NUM_TENSORS * source->config.num_layers, sizeof(em_form));
     for (em_tensor t = 0; good && t < EM_NUM_TENSORS; t++)
         for (int64_t layer = 0; good && layer < em_tensor_layers(&source->config, t); layer++)
@@ -553,7 +557,7 @@ static bool write_share(const em_source *source, const em_bulk *bulk, int num_ra
                 em_range rows = {row, row + step < share.end ? row + step : share.end};
                 if (!write_rows(source, bulk, t, layer, rows, status)) return false;
                 done += (double)(em_range_size(rows) * row_bytes);
-                if (progress) progress(context, done, all);
+                if (progress) progress(context, done < all ? done : 0.999 * all, all); /* the last row is not the end */
             }
         }
     }
@@ -584,6 +588,7 @@ bool em_weights_write(MPI_Comm comm, const em_config *config, uint64_t seed, em_
     if (rank == 0 && good && rename(partial, path) != 0)
         em_fail(status, EM_CANNOT_WRITE, "%s: cannot be renamed to %s: %s", partial, path, strerror(errno));
     good = good && em_agree(comm, status);
+    if (good && progress) progress(context, 1, 1);
     if (rank == 0 && !good) unlink(partial);
     free(partial);
     em_source_close(&source);

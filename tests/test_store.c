@@ -560,29 +560,6 @@ static void writes_touch_nothing_else(void)
     check_library_reads(path, "/after", 5);
 }
 
-static void places_not_written_are_said_to_be_missing(void)
-{
-    const char *path = scratch_path("fill.h5");
-    em_store *store = created(path);
-    em_status status = {0};
-    em_dataset real = {.name = "/real", .type = EM_TYPE_F32, .rank = 1, .dims = {2}};
-    em_dataset integer = {.name = "/integer", .type = EM_TYPE_INT32, .rank = 1, .dims = {2}};
-    CU_ASSERT(em_store_add(store, &real, &status) && em_store_add(store, &integer, &status));
-    closed(store);
-    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    hid_t first = H5Dopen2(file, "/real", H5P_DEFAULT), second = H5Dopen2(file, "/integer", H5P_DEFAULT);
-    hid_t creation = H5Dget_create_plist(first), other = H5Dget_create_plist(second);
-    float missing = 0;
-    int32_t none = 0;
-    CU_ASSERT(H5Pget_fill_value(creation, H5T_NATIVE_FLOAT, &missing) >= 0 && isnan(missing));
-    CU_ASSERT(H5Pget_fill_value(other, H5T_NATIVE_INT32, &none) >= 0 && none == -1);
-    H5Pclose(other);
-    H5Pclose(creation);
-    H5Dclose(second);
-    H5Dclose(first);
-    H5Fclose(file);
-}
-
 static void what_cannot_be_written_is_told(void)
 {
     em_bulk bulk;
@@ -989,7 +966,6 @@ int main(int argc, char **argv)
         {"blocks are read however they are stored", blocks_are_read_however_they_are_stored},
         {"contiguous rows run on", contiguous_rows_run_on},
         {"writes touch nothing else", writes_touch_nothing_else},
-        {"places not written are said to be missing", places_not_written_are_said_to_be_missing},
         {"what cannot be written is told", what_cannot_be_written_is_told},
         {"axes have labels and are attached", axes_have_labels_and_are_attached},
         {"datasets are listed in order", datasets_are_listed_in_order},

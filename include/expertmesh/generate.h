@@ -29,7 +29,7 @@ typedef void em_token_sink(void *context, int64_t sequence, int64_t position, in
 
 typedef struct em_listener {
     em_token_sink *token;  /* may be NULL */
-    em_progress *progress; /* may be NULL; layers of the prompts' steps */
+    em_progress *progress; /* may be NULL; how much of the prompts is done, of 1 */
     void *token_context, *progress_context;
 } em_listener;
 

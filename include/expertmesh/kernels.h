@@ -42,6 +42,15 @@ void em_matrix_put(em_matrix *matrix, int64_t first, int64_t count, const void *
 /* Rows [first, first + count) as float32, exactly as they weigh: out [count, cols]. */
 void em_matrix_rows(const em_matrix *matrix, int64_t first, int64_t count, float *out);
 
+/* The loops of products, from the plainest set of instructions on. Their bits differ, so the ranks of one run use one set. */
+typedef enum em_isa { EM_ISA_PLAIN, EM_ISA_AVX2, EM_ISA_AVX512, EM_NUM_ISAS } em_isa;
+
+/* The best set that this processor has, or the one that the environment variable EXPERTMESH_ISA names (plain, avx2,
+ * avx512). EM_USAGE when that is not here. */
+bool em_isa_choose(em_isa *isa, em_status *status);
+/* Use this one in this process from now on. Before the first call: what em_isa_choose says. */
+void em_isa_use(em_isa isa);
+
 /* y[t, n] = sum over d of w[n, d] x[t, d]: the weighted sums of all neurons of w for T inputs, in float32.
  *   x [T, w.cols], rows ldx apart;  y [T, w.rows], rows ldy apart. T may be 0.
  * The bits of y[t] depend on w and x[t] alone, not on T: each sum runs over blocks of at most 1,024 inputs of one scale
@@ -81,7 +90,8 @@ void em_gelu(int64_t count, float *x);
 void em_rope_table(int64_t T, int64_t C, const int32_t *position, double base, float *table);
 void em_rope(int64_t T, int64_t heads, int64_t C, const float *table, float *x, int64_t ldx);
 
-/* The indices of the count largest of n numbers, best first; of equals the lower index comes first. */
+/* The indices of the count largest of n numbers, best first; of equals the lower index comes first, NaN
+ * last; -1 past n. */
 void em_top(int64_t n, const float *x, int64_t count, int32_t *index);
 
 /* The index of the first NaN or infinity, or -1. */

@@ -31,8 +31,7 @@ typedef struct em_profile {
     int64_t *rows_sent;  /* [num_layers + 1, EM_NUM_PHASES] rows sent to other ranks, by phase */
     int64_t *load;       /* [num_layers, num_experts] rows of each expert, on all ranks the same */
     int64_t *dispatched; /* [num_layers, num_ranks] rows that this rank's dispatch sent to each, itself with them */
-    int64_t num_experts;
-    double mark; /* when the present phase began */
+    double mark;         /* when the present phase began */
 } em_profile;
 
 void em_profile_open(em_profile *profile, int64_t num_layers, int64_t num_experts, int num_ranks);

@@ -37,7 +37,7 @@ typedef struct em_trace em_trace;
 
 /* Whether a run may write to path: EM_CANNOT_WRITE where something is there and force is not given, or where its folder
  * is not. Local; costs no more than a look. */
-bool em_output_free(const char *path, bool force, em_status *status);
+bool em_output_check(const char *path, bool force, em_status *status);
 
 /* Bytes that such a trace takes, but for HDF5's own. Pure. */
 int64_t em_trace_bytes(const em_trace_request *request, const em_config *config, int num_ranks);

@@ -40,8 +40,8 @@ typedef struct em_form {
 typedef struct em_source {
     em_config config;
     em_store *store; /* NULL: generated */
-    uint64_t seed;
-    em_form *form; /* [EM_NUM_TENSORS, num_layers] */
+    uint64_t seed;   /* of a file: what it says, or 0 */
+    em_form *form;   /* [EM_NUM_TENSORS, num_layers] */
 } em_source;
 
 /* Local. em_source_open reads the config, and checks that every tensor of such a model is there with the shape and type it

@@ -115,9 +115,10 @@ static int64_t place_in(const side *b, int which, int64_t size, double number, i
 /* How many rows of a quantity are whole: in one layer (-1: it has none), or, with tokens false, layers. */
 static int64_t whole_rows(const side *s, em_quantity quantity, bool tokens, int64_t layer, int64_t rows)
 {
-    if (s->complete || quantity <= EM_POSITION) return rows;
+    if (s->complete) return rows;
     int64_t whole = s->tokens_done + (layer >= 0 && layer < s->layers_done ? s->step_tokens : 0);
     if (!tokens) whole = s->layers_done;
+    if (quantity <= EM_POSITION) whole = s->tokens_done + s->step_tokens;
     return whole < rows ? whole : rows;
 }
 
@@ -221,7 +222,7 @@ static bool compare_common(const side *a, const side *b, em_quantity quantity, c
 
 static bool same_shape(const em_quantity_info *info, const em_dataset *x, const em_dataset *y)
 {
-    bool same = x->rank == y->rank && x->rank == info->num_axes;
+    bool same = x->rank == y->rank && x->rank == info->num_axes && em_dataset_count(x) > 0 && em_dataset_count(y) > 0;
     for (int i = 0; same && i < x->rank; i++) same = info->axis[i] <= EM_AXIS_TOKEN || x->dims[i] == y->dims[i];
     return same;
 }

@@ -20,7 +20,7 @@ static void init(const em_call *call, em_status *status)
     if (status->code || !em_options_config(call, &config, status) || !em_options_seed(call, &seed, status) ||
         !em_options_storage(call, &storage, status))
         return;
-    if (call->rank == 0) em_output_free(path, em_option_value(call, "force") != NULL, status);
+    if (call->rank == 0) em_output_check(path, em_option_value(call, "force") != NULL, status);
     if (!em_agree(call->comm, status)) return;
 
     em_source source;

@@ -78,6 +78,9 @@ static bool read_batch(const em_call *call, em_batch *batch, em_status *status)
         else
             em_batch_add_file(batch, value, strcmp(given, "prompt-file") == 0, status);
     }
+    if (batch->num_tokens > INT32_MAX / 64)
+        em_fail(status, EM_BAD_DATA, "--%s: %lld tokens in one batch are too many", given,
+                (long long)batch->num_tokens);
     if (!em_agree(call->comm, status)) return false;
     share_batch(call, batch);
     return true;
@@ -97,6 +100,29 @@ static const char *batch_source(const em_call *call, int *code)
     return em_option_value(call, "prompt") ? "--prompt" : "--tokens";
 }
 
+/* Do all ranks see weights of one shape and storage? Collective: else what they do together would not fit. */
+static bool check_same_source(const em_call *call, em_source *source, em_status *status)
+{
+    em_config first = source->config;
+    MPI_Bcast(&first, (int)sizeof first, MPI_BYTE, 0, call->comm);
+    bool same = memcmp(&first, &source->config, sizeof first) == 0;
+    int64_t forms[2] = {0}, first_forms[2];
+    for (em_tensor t = 0; t < EM_NUM_TENSORS; t++)
+        for (int64_t layer = 0; layer < em_tensor_layers(&source->config, t); layer++) {
+            forms[0] = forms[0] * 31 + em_source_form(source, t, layer)->storage;
+            forms[1] = forms[1] * 31 + em_source_form(source, t, layer)->groups;
+        }
+    memcpy(first_forms, forms, sizeof forms);
+    MPI_Bcast(first_forms, 2, MPI_INT64_T, 0, call->comm);
+    same = same && memcmp(first_forms, forms, sizeof forms) == 0;
+    if (!same)
+        em_fail(status, EM_BAD_DATA, "%s: rank %d sees another model there than rank 0",
+                em_option_value(call, "weights"), call->rank);
+    bool good = em_agree(call->comm, status);
+    if (!good) em_source_close(source);
+    return good;
+}
+
 /* Collective. */
 static bool open_source(const em_call *call, em_source *source, em_status *status)
 {
@@ -107,7 +133,7 @@ static bool open_source(const em_call *call, em_source *source, em_status *statu
         return em_fail(status, EM_USAGE, "run: --weights brings its own model; leave out --%s", other);
     if (path) {
         em_source_open(source, path, status);
-        return em_agree(call->comm, status);
+        return em_agree(call->comm, status) && check_same_source(call, source, status);
     }
     em_config config;
     uint64_t seed;
@@ -279,7 +305,7 @@ static bool read_request(const em_call *call, const em_source *source, int64_t r
         return false;
     if (tokens && !(request->tokens = em_parse_list(tokens, rows, "--trace-tokens", &request->num_tokens, status)))
         return false;
-    if (call->rank == 0 && em_output_free(request->path, request->force, status)) {
+    if (call->rank == 0 && em_output_check(request->path, request->force, status)) {
         keep_inputs(call, request->path, status);
         check_disk(request->path, em_trace_bytes(request, &source->config, call->num_ranks), status);
     }
