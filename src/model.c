@@ -74,7 +74,7 @@ static bool agree_on_loops(MPI_Comm comm, em_status *status)
     em_isa isa;
     em_isa_choose(&isa, status);
     if (!em_agree(comm, status)) return false;
-    int set = isa;
+    int set = (int)isa;
     MPI_Allreduce(MPI_IN_PLACE, &set, 1, MPI_INT, MPI_MIN, comm);
     em_isa_use((em_isa)set);
     return true;

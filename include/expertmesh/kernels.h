@@ -16,9 +16,9 @@ extern "C" {
 #endif
 
 /* A matrix as it is stored; bf16 and int8 are never expanded whole.
- * Rows lie one after another, or, as products want them, in panels of 16 neurons (tiles.h): panel p holds rows [16p, 16p + width), width 16 or what is left, as [cols, width]; of bf16, in whole panels, two neighbouring
- * columns lie beside each other, [cols / 2, 16, 2]. An int8 number in row o, column j weighs
- * q * scale[o, (j + group_offset) / group_size]. */
+ * Rows lie one after another, or, as products want them, in panels of 16 neurons: panel p holds rows [16p, 16p + width),
+ * width 16 or what is left, as [cols, width]; of bf16, in whole panels, two neighbouring columns lie beside each other,
+ * [cols / 2, 16, 2]. An int8 number in row o, column j weighs q * scale[o, (j + group_offset) / group_size]. */
 typedef struct em_matrix {
     em_storage storage;
     int64_t rows, cols;

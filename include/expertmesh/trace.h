@@ -3,8 +3,8 @@
  * Rank 0 creates every dataset with its space, scales and attributes beside the final name and renames; from then on the
  * structure does not change, and each rank writes its own rows in place. Tokens lie in the order they were computed: the
  * prompts', then the generated ones, step by step. When all ranks have written a layer of a step, rank 0 counts it in
- * `layers_done`, for the `step_tokens` of the step; when a step's last norm and logits are written, `tokens_done` says so; last, `complete` becomes 1. So
- * whatever was reported as written is there, however the run ends.
+ * `layers_done`, for the `step_tokens` of the step; when a step's last norm and logits are written, `tokens_done` says so;
+ * last, `complete` becomes 1. So whatever was reported as written is there, however the run ends.
  * Advantage: no rank waits for another to write, and no write passes through HDF5. Cost: the size of every dataset is
  * fixed before the run. */
 #ifndef EXPERTMESH_TRACE_H
