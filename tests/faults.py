@@ -62,7 +62,7 @@ def check_trace(folder, full, old):
     if root["complete"] == 1:
         assert (layers, tokens) == (num_layers, num_tokens), f"complete with {layers} layers and {tokens} tokens done"
     for name, (value, axes) in found.items():
-        if name in OF_MACHINE or name in ("layers_done", "step_tokens", "tokens_done"):
+        if name in OF_MACHINE or name in ("run_id", "layers_done", "step_tokens", "tokens_done"):
             continue
         expected = full[name][0]
         assert value.shape == expected.shape and value.dtype == expected.dtype, f"{name} is {value.dtype} {value.shape}"

@@ -5,8 +5,8 @@ set -euo pipefail
 program=$1 scratch=$3
 rm -rf "$scratch" && mkdir -p "$scratch" && cd "$scratch"
 
-# What depends on the ranks themselves.
-of_ranks='dispatch_rows|phase_seconds|outer_seconds|source_rank|rank'
+# What depends on the run and its ranks themselves.
+of_ranks='run_id|dispatch_rows|phase_seconds|outer_seconds|source_rank|rank'
 datasets_of() { h5ls "$1" | awk '{print $1}' | grep -vxE "$of_ranks"; }
 
 # same WHAT RANKS...: run with OPTIONS on 1 rank and on each of RANKS.
