@@ -29,6 +29,10 @@ if [ "$em_cores" -lt "$em_ranks" ]; then
     export OMPI_MCA_hwloc_base_binding_policy="${OMPI_MCA_hwloc_base_binding_policy-none}"
 fi
 
+# When a run ends with an exit code other than 0, mpirun tells the ranks that are about to end to end, and then sleeps a second
+# or two before it looks again. Nothing is lost without that sleep: what a trace counts as written is on its way to the disk.
+export OMPI_MCA_odls_base_sigkill_timeout="${OMPI_MCA_odls_base_sigkill_timeout-0}"
+
 # Between hosts: notice a dead link in about 8 s instead of minutes. mpirun's daemons probe a connection that has been
 # silent for 5 s ...
 export OMPI_MCA_oob_tcp_keepalive_time="${OMPI_MCA_oob_tcp_keepalive_time-5}"
