@@ -3,16 +3,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-void em_attention_project(const em_attention *a, int64_t T, const float *x, const float *rope, float *q, float *k,
-                          float *v)
+/* All projections of a block of tokens at once, so that threads share them evenly. */
+static void project_block(const em_attention *a, int64_t T, const float *const *x, float *q, float *k, float *v)
 {
-    int64_t C = a->config->key_size, D = a->config->emb_size;
-    int64_t heads = em_range_size(a->heads), kv_heads = em_range_size(a->kv_heads);
-    for (int64_t h = 0; h < heads; h++) em_matmul(T, &a->query[h], x, D, q + h * C, heads * C);
+    int64_t C = a->config->key_size, heads = em_range_size(a->heads), kv_heads = em_range_size(a->kv_heads);
+    em_product *product = em_alloc(heads + 2 * kv_heads, sizeof *product);
+    int64_t count = 0;
+    for (int64_t h = 0; h < heads; h++) product[count++] = (em_product){&a->query[h], q + h * C, heads * C};
     for (int64_t h = 0; h < kv_heads; h++) {
-        em_matmul(T, &a->key[h], x, D, k + h * C, kv_heads * C);
-        em_matmul(T, &a->value[h], x, D, v + h * C, kv_heads * C);
+        product[count++] = (em_product){&a->key[h], k + h * C, kv_heads * C};
+        product[count++] = (em_product){&a->value[h], v + h * C, kv_heads * C};
     }
+    em_inputs_pack(&a->inputs[0], a->compute, T, a->config->emb_size, x);
+    em_products(&a->inputs[0], count, product);
+    free(product);
+}
+
+void em_attention_project(const em_attention *a, int64_t T, const float *const *x, const float *rope, float *q,
+                          float *k, float *v)
+{
+    int64_t C = a->config->key_size, heads = em_range_size(a->heads), kv_heads = em_range_size(a->kv_heads);
+    for (int64_t t = 0; t < T; t += EM_ROW_BLOCK)
+        project_block(a, t + EM_ROW_BLOCK < T ? EM_ROW_BLOCK : T - t, x + t, q + t * heads * C, k + t * kv_heads * C,
+                      v + t * kv_heads * C);
     em_rope(T, heads, C, rope, q, heads * C);
     em_rope(T, kv_heads, C, rope, k, kv_heads * C);
 }
@@ -26,20 +39,29 @@ static void weigh(const em_config *config, int64_t past, int64_t room, float *ro
     memset(row + past, 0, (size_t)(room - past) * sizeof(float));
 }
 
-/* Rows of queries of heads that share a key/value head: `rows` of them, ldq apart, row r at position first + r / heads.
- * scores: room for [rows, positions in whole panels]; sums: for [rows, C in whole panels]. */
-static void attend_rows(const em_attention *a, const em_cache *cache, int64_t layer, int64_t sequence, int64_t kv_head,
-                        int64_t rows, int64_t heads, int64_t first, const float *q, int64_t ldq, float *scores,
-                        float *sums, float *z)
+/* Queries that look at the keys and values of one head of one sequence: `rows` of them, the r-th at position
+ * first + r / heads. */
+typedef struct look {
+    int64_t sequence, kv_head; /* kv_head: counted from the rank's first */
+    int64_t rows, heads, first;
+    const float *q; /* rows ldq apart */
+    float *z;
+    int64_t ldq;
+} look;
+
+/* scores: room for [rows, positions in whole panels]; sums: for [rows, C in whole panels]. */
+static void attend_rows(const em_attention *a, const em_cache *cache, int64_t layer, const look *l, float *scores,
+                        float *sums)
 {
-    int64_t C = a->config->key_size, seen = first + (rows - 1) / heads + 1, panels = (seen + EM_PANEL - 1) / EM_PANEL;
-    int64_t width = panels * EM_PANEL, value_width = cache->value_panels * EM_PANEL;
-    em_panel_product(rows, panels, C, em_cache_keys(cache, layer, sequence, kv_head), C * EM_PANEL, q, ldq, scores,
-                     width);
-    for (int64_t r = 0; r < rows; r++) weigh(a->config, first + r / heads + 1, width, scores + r * width);
-    em_panel_product(rows, cache->value_panels, seen, em_cache_values(cache, layer, sequence, kv_head),
-                     em_cache_room(cache, sequence) * EM_PANEL, scores, width, sums, value_width);
-    for (int64_t r = 0; r < rows; r++) memcpy(z + r * ldq, sums + r * value_width, (size_t)C * sizeof(float));
+    int64_t C = a->config->key_size, seen = l->first + (l->rows - 1) / l->heads + 1;
+    int64_t panels = (seen + EM_PANEL - 1) / EM_PANEL, width = panels * EM_PANEL;
+    int64_t value_width = cache->value_panels * EM_PANEL;
+    em_panel_product(l->rows, panels, C, em_cache_keys(cache, layer, l->sequence, l->kv_head), C * EM_PANEL, l->q,
+                     l->ldq, scores, width);
+    for (int64_t r = 0; r < l->rows; r++) weigh(a->config, l->first + r / l->heads + 1, width, scores + r * width);
+    em_panel_product(l->rows, cache->value_panels, seen, em_cache_values(cache, layer, l->sequence, l->kv_head),
+                     em_cache_room(cache, l->sequence) * EM_PANEL, scores, width, sums, value_width);
+    for (int64_t r = 0; r < l->rows; r++) memcpy(l->z + r * l->ldq, sums + r * value_width, (size_t)C * sizeof(float));
 }
 
 /* The query heads here that share a key/value head, counted from the rank's first. */
@@ -52,57 +74,108 @@ static em_range sharing(const em_attention *a, int64_t kv_head)
     return (em_range){begin - a->heads.begin, end - a->heads.begin};
 }
 
+enum { QUERIES = 96 }; /* at a time: bounds the scores */
+
+/* Tokens [t, end) of one sequence: of a single one, the heads that share a key/value head are the rows; else each head's
+ * tokens. Returns how many looks were added. */
+static int64_t list_looks(const em_attention *a, const em_batch *step, int64_t t, int64_t end, const float *q, float *z,
+                          look *looks)
+{
+    int64_t C = a->config->key_size, ldq = em_range_size(a->heads) * C, count = 0;
+    for (int64_t k = a->kv_heads.begin; k < a->kv_heads.end; k++) {
+        em_range heads = sharing(a, k);
+        look l = {step->sequence[t], k - a->kv_heads.begin, end - t,     1,
+                  step->position[t], q + t * ldq,           z + t * ldq, ldq};
+        if (end - t == 1) {
+            l.rows = l.heads = em_range_size(heads);
+            l.ldq = C;
+            heads.end = heads.begin + 1;
+        }
+        for (int64_t h = heads.begin; h < heads.end; h++) {
+            looks[count] = l;
+            looks[count].q += h * C;
+            looks[count++].z += h * C;
+        }
+    }
+    return count;
+}
+
 void em_attention_attend(const em_attention *a, const em_batch *step, const em_cache *cache, int64_t layer,
                          const float *q, float *z)
 {
-    enum { BLOCK = 96 }; /* queries at a time: bounds the scores */
-    int64_t C = a->config->key_size, ldq = em_range_size(a->heads) * C, longest = 0, end;
+    int64_t heads = em_range_size(a->heads), longest = 0, blocks = 0, count = 0, end;
     for (int64_t t = 0; t < step->num_tokens; t++)
         longest = step->position[t] >= longest ? step->position[t] + 1 : longest;
-    int64_t most = em_range_size(a->heads) > BLOCK ? em_range_size(a->heads) : BLOCK;
-    float *scores = em_alloc(most * (longest + EM_PANEL), sizeof(float));
-    float *sums = em_alloc(most * cache->value_panels * EM_PANEL, sizeof(float));
-    for (int64_t k = a->kv_heads.begin; k < a->kv_heads.end; k++)
-        for (int64_t s = 0; s < step->num_sequences; s++)
-            for (int64_t t = step->first_token[s]; t < step->first_token[s + 1]; t = end) {
-                int64_t mine = k - a->kv_heads.begin, sequence = step->sequence[t], first = step->position[t];
-                em_range heads = sharing(a, k);
-                end = t + BLOCK < step->first_token[s + 1] ? t + BLOCK : step->first_token[s + 1];
-                if (end - t == 1) /* one token: the heads are the rows */
-                    attend_rows(a, cache, layer, sequence, mine, em_range_size(heads), em_range_size(heads), first,
-                                q + t * ldq + heads.begin * C, C, scores, sums, z + t * ldq + heads.begin * C);
-                for (int64_t h = heads.begin; end - t > 1 && h < heads.end; h++)
-                    attend_rows(a, cache, layer, sequence, mine, end - t, 1, first, q + t * ldq + h * C, ldq, scores,
-                                sums, z + t * ldq + h * C);
-            }
-    free(scores);
-    free(sums);
+    for (int64_t s = 0; s < step->num_sequences; s++)
+        blocks += (step->first_token[s + 1] - step->first_token[s] + QUERIES - 1) / QUERIES;
+    look *looks = em_alloc(blocks * heads, sizeof *looks);
+    for (int64_t s = 0; s < step->num_sequences; s++)
+        for (int64_t t = step->first_token[s]; t < step->first_token[s + 1]; t = end) {
+            end = t + QUERIES < step->first_token[s + 1] ? t + QUERIES : step->first_token[s + 1];
+            count += list_looks(a, step, t, end, q, z, looks + count);
+        }
+    int64_t most = heads > QUERIES ? heads : QUERIES, value_width = cache->value_panels * EM_PANEL;
+#pragma omp parallel num_threads(count > 1 ? em_threads() : 1)
+    {
+        float *scores = em_alloc(most * (longest + EM_PANEL), sizeof(float));
+        float *sums = em_alloc(most * value_width, sizeof(float));
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < count; i++) attend_rows(a, cache, layer, &looks[i], scores, sums);
+        free(scores);
+        free(sums);
+    }
+    free(looks);
 }
 
-/* One block of tokens on its way through attn_output. */
+/* Some neurons of attn_output at work on a block of tokens: all heads of a node, one after another, summed while they are
+ * in the cache. */
 typedef struct output_block {
     const em_attention *attention;
-    int64_t T;
-    const float *z; /* [T, Hr*C] */
+    int64_t first_panel, past_panel;
 } output_block;
+
+enum { TOGETHER = 8 }; /* panels of attn_output */
 
 static void add_head(void *context, int64_t head, float *out)
 {
     const output_block *b = context;
-    const em_config *config = b->attention->config;
-    int64_t mine = head - b->attention->heads.begin, width = em_range_size(b->attention->heads) * config->key_size;
-    em_matmul(b->T, &b->attention->output[mine], b->z + mine * config->key_size, width, out, config->emb_size);
+    int64_t mine = head - b->attention->heads.begin;
+    em_product_panels(&b->attention->inputs[1 + mine], &b->attention->output[mine], b->first_panel, b->past_panel, out,
+                      TOGETHER * EM_PANEL);
+}
+
+/* Neurons from panel `first` on, for one node: out [rows, D]. */
+static void add_heads(const em_attention *a, em_range node, int64_t first, int64_t rows, float *out)
+{
+    int64_t D = a->config->emb_size, panels = (D + EM_PANEL - 1) / EM_PANEL, width = TOGETHER * EM_PANEL;
+    int64_t begin = first * EM_PANEL, lanes = D - begin < width ? D - begin : width;
+    output_block block = {a, first, first + TOGETHER < panels ? first + TOGETHER : panels};
+    float *sums = em_zeroed(rows * width, sizeof *sums);
+    em_tree_sum(node, rows * width, add_head, &block, sums);
+    for (int64_t t = 0; t < rows; t++) memcpy(out + t * D + begin, sums + t * width, (size_t)lanes * sizeof(float));
+    free(sums);
 }
 
 void em_attention_output(const em_attention *a, int64_t T, const float *z, int num_nodes, const em_range *nodes,
                          float *parts)
 {
-    enum { BLOCK = 256 }; /* tokens at a time: bounds the tree's buffers */
-    int64_t D = a->config->emb_size, width = em_range_size(a->heads) * a->config->key_size;
-    for (int node = 0; node < num_nodes; node++)
-        for (int64_t t = 0; t < T; t += BLOCK) {
-            int64_t rows = t + BLOCK < T ? BLOCK : T - t;
-            output_block block = {a, rows, z + t * width};
-            em_tree_sum(nodes[node], rows * D, add_head, &block, parts + (node * T + t) * D);
+    int64_t D = a->config->emb_size, C = a->config->key_size, heads = em_range_size(a->heads);
+    int64_t panels = (D + EM_PANEL - 1) / EM_PANEL;
+    for (int64_t t = 0; t < T; t += EM_ROW_BLOCK) {
+        int64_t rows = t + EM_ROW_BLOCK < T ? EM_ROW_BLOCK : T - t;
+        int several = rows * D * C > 1 << 18 ? em_threads() : 1;
+#pragma omp parallel num_threads(several)
+        {
+#pragma omp for
+            for (int64_t h = 0; h < heads; h++) {
+                const float *row[EM_ROW_BLOCK];
+                for (int64_t i = 0; i < rows; i++) row[i] = z + ((t + i) * heads + h) * C;
+                em_inputs_pack(&a->inputs[1 + h], a->compute, rows, C, row);
+            }
+#pragma omp for collapse(2)
+            for (int node = 0; node < num_nodes; node++)
+                for (int64_t panel = 0; panel < panels; panel += TOGETHER)
+                    add_heads(a, nodes[node], panel, rows, parts + (node * T + t) * D);
         }
+    }
 }

@@ -1,5 +1,7 @@
 #include "expertmesh/embedding.h"
 
+#include <stdlib.h>
+
 int64_t em_embedding_look_up(const em_config *config, const em_layout *layout, int rank, const em_matrix *blocks,
                              int64_t T, const int32_t *token_id, float *out)
 {
@@ -25,13 +27,21 @@ em_range em_embedding_held(const em_layout *layout, int rank)
 }
 
 void em_embedding_logits(const em_config *config, const em_layout *layout, int rank, const em_matrix *blocks, int64_t T,
-                         const float *x, float *logits)
+                         const float *const *x, em_compute compute, em_inputs *inputs, float *logits)
 {
     em_range units = em_layout_vocab_units(layout, rank), held = em_embedding_held(layout, rank);
-    int64_t width = em_range_size(held);
+    int64_t width = em_range_size(held), count = em_range_size(units);
     float factor = (float)config->output_multiplier_scale;
-    for (int64_t u = units.begin; u < units.end; u++)
-        em_matmul(T, &blocks[u - units.begin], x, config->emb_size,
-                  logits + em_layout_vocab_rows(layout, u).begin - held.begin, width);
+    em_product *product = em_alloc(count, sizeof *product);
+    for (int64_t t = 0; count > 0 && t < T; t += EM_ROW_BLOCK) {
+        for (int64_t u = 0; u < count; u++) {
+            int64_t first = em_layout_vocab_rows(layout, units.begin + u).begin - held.begin;
+            product[u] = (em_product){&blocks[u], logits + t * width + first, width};
+        }
+        em_inputs_pack(inputs, em_compute_fit(compute, blocks[0].storage), t + EM_ROW_BLOCK < T ? EM_ROW_BLOCK : T - t,
+                       config->emb_size, x + t);
+        em_products(inputs, count, product);
+    }
+    free(product);
     for (int64_t i = 0; i < T * width; i++) logits[i] *= factor;
 }

@@ -6,7 +6,6 @@
 typedef struct row_block {
     const em_experts *experts;
     int64_t expert, first_row, rows;
-    const float *x;        /* [rows, D] */
     float *hidden, *gated; /* [rows, slice_size] each, scratch */
     em_hidden_sink *sink;
     void *context;
@@ -21,16 +20,27 @@ static void add_bias(int64_t rows, int64_t count, const em_matrix *bias, float *
 static void first_layer(const row_block *b, int64_t place)
 {
     const em_experts *e = b->experts;
-    int64_t n = e->up[place].rows, D = e->config->emb_size;
-    em_matmul(b->rows, &e->up[place], b->x, D, b->hidden, n);
-    if (e->config->ffn_kind == EM_FFN_MLP) {
-        add_bias(b->rows, n, &e->up_bias[place], b->hidden);
-        em_gelu(b->rows * n, b->hidden);
-        return;
+    int64_t n = e->up[place].rows;
+    bool gated = e->config->ffn_kind == EM_FFN_GLU;
+    em_product product[] = {{&e->up[place], b->hidden, n}, {gated ? &e->gate[place] : NULL, b->gated, n}};
+    em_products(&e->inputs[0], gated ? 2 : 1, product);
+#pragma omp parallel for num_threads(b->rows *n > 1 << 14 ? em_threads() : 1)
+    for (int64_t i = 0; i < b->rows; i++) {
+        float *hidden = b->hidden + i * n, *gate = b->gated + i * n;
+        if (!gated) em_add(n, e->up_bias[place].data, hidden);
+        em_gelu(n, gated ? gate : hidden);
+        for (int64_t j = 0; gated && j < n; j++) hidden[j] *= gate[j];
     }
-    em_matmul(b->rows, &e->gate[place], b->x, D, b->gated, n);
-    em_gelu(b->rows * n, b->gated);
-    for (int64_t i = 0; i < b->rows * n; i++) b->hidden[i] *= b->gated[i];
+}
+
+static void second_layer(const row_block *b, int64_t place, float *out)
+{
+    const em_experts *e = b->experts;
+    int64_t n = e->down[place].cols;
+    const float *row[EM_ROW_BLOCK];
+    for (int64_t i = 0; i < b->rows; i++) row[i] = b->hidden + i * n;
+    em_inputs_pack(&e->inputs[1], e->compute, b->rows, n, row);
+    em_products(&e->inputs[1], 1, &(em_product){&e->down[place], out, e->config->emb_size});
 }
 
 static void run_slice(void *context, int64_t slice, float *out)
@@ -41,25 +51,24 @@ static void run_slice(void *context, int64_t slice, float *out)
     int64_t place = unit - em_layout_ffn_units(e->layout, e->rank).begin;
     first_layer(b, place);
     if (b->sink) b->sink(b->context, em_layout_neurons(e->layout, slice), b->first_row, b->rows, b->hidden);
-    em_matmul(b->rows, &e->down[place], b->hidden, e->down[place].cols, out, D);
+    second_layer(b, place, out);
     if (e->config->ffn_kind == EM_FFN_MLP && slice == 0) add_bias(b->rows, D, &e->down_bias[place], out);
 }
 
-void em_experts_run(const em_experts *experts, const int64_t *first_row, const float *rows, const int64_t *first_output,
-                    float *outputs, em_hidden_sink *sink, void *context)
+void em_experts_run(const em_experts *experts, const int64_t *first_row, const float *const *rows,
+                    const int64_t *first_output, float *outputs, em_hidden_sink *sink, void *context)
 {
-    enum { BLOCK = 256 }; /* rows at a time: bounds the hidden state */
     int64_t D = experts->config->emb_size, n = experts->layout->slice_size;
     em_range here = em_layout_experts(experts->layout, experts->rank);
-    float *hidden = em_alloc(BLOCK * n, sizeof(float)), *gated = em_alloc(BLOCK * n, sizeof(float));
+    float *hidden = em_alloc(EM_ROW_BLOCK * n, sizeof(float)), *gated = em_alloc(EM_ROW_BLOCK * n, sizeof(float));
     for (int64_t e = here.begin; e < here.end; e++) {
         const em_cover *cover = &experts->covers[e];
         int64_t count = first_row[e + 1] - first_row[e];
         int first_node = cover->first_node[experts->rank], past_node = cover->first_node[experts->rank + 1];
-        for (int64_t row = 0; row < count; row += BLOCK) {
-            int64_t size = row + BLOCK < count ? BLOCK : count - row;
-            row_block block = {
-                experts, e, first_row[e] + row, size, rows + (first_row[e] + row) * D, hidden, gated, sink, context};
+        for (int64_t row = 0; row < count; row += EM_ROW_BLOCK) {
+            int64_t size = row + EM_ROW_BLOCK < count ? EM_ROW_BLOCK : count - row;
+            row_block block = {experts, e, first_row[e] + row, size, hidden, gated, sink, context};
+            em_inputs_pack(&experts->inputs[0], experts->compute, size, D, rows + first_row[e] + row);
             for (int node = first_node; node < past_node; node++) {
                 int64_t output = first_output[e] + (node - first_node) * count + row;
                 em_tree_sum(cover->node[node], size * D, run_slice, &block, outputs + output * D);

@@ -1,5 +1,7 @@
 #include "expertmesh/kernels.h"
 
+#include "tiles.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -52,27 +54,21 @@ void em_softmax(int64_t count, float *x)
 {
     float largest = x[0];
     for (int64_t i = 1; i < count; i++) largest = x[i] > largest ? x[i] : largest;
+    em_tiles_in_use()->exp_minus(count, largest, x);
     double sum = 0;
-    for (int64_t i = 0; i < count; i++) {
-        x[i] = expf(x[i] - largest);
-        sum += (double)x[i];
-    }
+    for (int64_t i = 0; i < count; i++) sum += (double)x[i];
     float factor = (float)(1 / sum);
     for (int64_t i = 0; i < count; i++) x[i] *= factor;
 }
 
 void em_soft_cap(int64_t count, float cap, float *x)
 {
-    for (int64_t i = 0; i < count; i++) x[i] = cap * tanhf(x[i] / cap);
+    em_tiles_in_use()->soft_cap(count, cap, x);
 }
 
 void em_gelu(int64_t count, float *x)
 {
-    const float root_two_over_pi = 0.7978845608028654F;
-    for (int64_t i = 0; i < count; i++) {
-        float v = x[i];
-        x[i] = 0.5F * v * (1 + tanhf(root_two_over_pi * (v + 0.044715F * v * v * v)));
-    }
+    em_tiles_in_use()->gelu(count, x);
 }
 
 void em_rope_table(int64_t T, int64_t C, const int32_t *position, double base, float *table)

@@ -93,6 +93,7 @@ bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, em_e
     model->layout = em_layout_make(&model->config, model->num_ranks);
     model->head_cover = em_head_cover(&model->layout);
     model->expert_cover = em_expert_covers(&model->layout);
+    model->inputs = em_zeroed(2 + em_range_size(em_layout_heads(&model->layout, model->rank)), sizeof(em_inputs));
     if (agree_on_loops(model->comm, status) &&
         check_memory(model->comm, source, &model->layout, model->rank, extent, status)) {
         em_weights_load(&model->weights, source, &model->layout, model->rank, progress, context, status);
@@ -109,6 +110,9 @@ void em_model_close(em_model *model)
     for (int64_t e = 0; model->expert_cover && e < model->config.num_experts; e++)
         em_cover_free(&model->expert_cover[e]);
     free(model->expert_cover);
+    for (int64_t i = 0; i < 2 + em_range_size(em_layout_heads(&model->layout, model->rank)); i++)
+        em_inputs_free(&model->inputs[i]);
+    free(model->inputs);
     if (model->comm != MPI_COMM_NULL) MPI_Comm_free(&model->comm);
     *model = (em_model){.comm = MPI_COMM_NULL};
 }
@@ -210,6 +214,14 @@ static void record_heads(em_pass *pass, int64_t layer, const em_attention *a, co
     em_trace_put(pass->trace, EM_ATTN_V, layer, row, T, own.begin * C, em_range_size(own) * C, s->v + skip, kv_width);
 }
 
+/* Where the rows of x [T, D] lie. Freed with free. */
+static const float **rows_of(int64_t T, int64_t D, const float *x)
+{
+    const float **row = em_alloc(T, sizeof *row);
+    for (int64_t t = 0; t < T; t++) row[t] = x + t * D;
+    return row;
+}
+
 /* The heads here at work on x [T, D]: parts [nodes here, T, D]. */
 static void run_heads(em_pass *pass, int64_t layer, const float *x, float *parts)
 {
@@ -221,12 +233,16 @@ static void run_heads(em_pass *pass, int64_t layer, const float *x, float *parts
                       .query = blocks_of(pass, EM_ATTN_QUERY, layer),
                       .key = blocks_of(pass, EM_ATTN_KEY, layer),
                       .value = blocks_of(pass, EM_ATTN_VALUE, layer),
-                      .output = blocks_of(pass, EM_ATTN_OUTPUT, layer)};
+                      .output = blocks_of(pass, EM_ATTN_OUTPUT, layer),
+                      .compute = m->compute,
+                      .inputs = m->inputs};
     int64_t width = pass->T * em_range_size(a.heads) * m->config.key_size;
     int64_t kv_width = pass->T * em_range_size(a.kv_heads) * m->config.key_size;
     head_state s = {em_alloc(width, sizeof(float)), em_alloc(kv_width, sizeof(float)),
                     em_alloc(kv_width, sizeof(float)), em_alloc(width, sizeof(float))};
-    em_attention_project(&a, pass->T, x, pass->rope, s.q, s.k, s.v);
+    const float **row = rows_of(pass->T, m->config.emb_size, x);
+    em_attention_project(&a, pass->T, row, pass->rope, s.q, s.k, s.v);
+    free(row);
     em_cache_put(pass->cache, layer, pass->batch, s.k, s.v);
     em_attention_attend(&a, pass->batch, pass->cache, layer, s.q, s.z);
     em_attention_output(&a, pass->T, s.z, cover->first_node[m->rank + 1] - cover->first_node[m->rank],
@@ -359,11 +375,15 @@ static void run_experts(em_pass *pass, int64_t layer, const em_routing *routing,
                           .up = blocks_of(pass, EM_FFN_UP, layer),
                           .down = blocks_of(pass, EM_FFN_DOWN, layer),
                           .up_bias = blocks_of(pass, EM_FFN_UP_BIAS, layer),
-                          .down_bias = blocks_of(pass, EM_FFN_DOWN_BIAS, layer)};
+                          .down_bias = blocks_of(pass, EM_FFN_DOWN_BIAS, layer),
+                          .compute = m->compute,
+                          .inputs = m->inputs};
     hidden_record context = {pass, routing, layer};
     bool recorded = em_trace_wants(pass->trace, EM_FFN_HIDDEN, layer);
-    em_experts_run(&experts, routing->first_row, rows, routing->first_output, outputs, recorded ? record_hidden : NULL,
+    const float **row = rows_of(routing->num_rows, m->config.emb_size, rows);
+    em_experts_run(&experts, routing->first_row, row, routing->first_output, outputs, recorded ? record_hidden : NULL,
                    &context);
+    free(row);
     em_profile_lap(pass->profile, layer, EM_PHASE_EXPERTS);
 }
 
@@ -526,8 +546,11 @@ static void output(em_pass *pass, em_outcome *outcome)
         last_row[s] = recorded ? last : s;
         if (!recorded && needs[m->rank]) memmove(x + s * D, x + last * D, (size_t)D * sizeof(float));
     }
+    const float **row = rows_of(rows, D, x);
     float *logits = em_alloc(rows * em_range_size(held), sizeof(float));
-    em_embedding_logits(&m->config, &m->layout, m->rank, blocks_of(pass, EM_EMBEDDING, 0), rows, x, logits);
+    em_embedding_logits(&m->config, &m->layout, m->rank, blocks_of(pass, EM_EMBEDDING, 0), rows, row, m->compute,
+                        &m->inputs[0], logits);
+    free(row);
     find_best(pass, held, logits, last_row, outcome);
     if (pass->step->all_scores) bring_scores(pass, logits, last_row, outcome);
     em_profile_lap(pass->profile, outer, EM_PHASE_OUTPUT);

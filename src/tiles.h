@@ -16,6 +16,18 @@ enum { EM_MAX_WIDTHS = 5, EM_MAX_TILE = 24 * EM_PANEL };
  * rows whose inputs lie beside each other: x [K, width]. */
 typedef void em_tile(int64_t K, const void *w, int64_t panel_bytes, const float *x, float *out);
 
+/* Sums of a block of inputs on their way to y. */
+typedef struct em_sums {
+    int64_t rows, lanes; /* lanes: neurons */
+    const void *sums;    /* [rows, ld] floats, or ints of int8 */
+    int64_t ld;
+    const float *scale;     /* [lanes] */
+    const float *row_scale; /* [rows]; NULL: 1 */
+    bool first;             /* y holds nothing yet */
+    float *y;
+    int64_t ldy;
+} em_sums;
+
 typedef struct em_tiles {
     const char *name;
     int num_widths;
@@ -24,7 +36,20 @@ typedef struct em_tiles {
     em_tile *large[EM_NUM_STORAGES][EM_MAX_WIDTHS], *small[EM_NUM_STORAGES][EM_MAX_WIDTHS];
     /* out [K, 16] = a panel's weights as float32 (int8: without scale). */
     void (*expand)(em_storage storage, int64_t K, const void *w, float *out);
+    /* In place over count numbers: kernels.h; and e^(x - less). */
+    void (*gelu)(int64_t count, float *x);
+    void (*soft_cap)(int64_t count, float cap, float *x);
+    void (*exp_minus)(int64_t count, float less, float *x);
+    /* Activations of fewer bits: to the nearest bf16; the largest size of count numbers (NaN is passed over); x * first *
+     * second to the nearest whole number. */
+    void (*round_to_bf16)(int64_t count, const float *x, uint16_t *out);
+    float (*largest)(int64_t count, const float *x);
+    void (*round_to_int8)(int64_t count, const float *x, float first, float second, int8_t *out);
+    void (*add_floats)(const em_sums *sums), (*add_ints)(const em_sums *sums);
 } em_tiles;
+
+/* The set in use. */
+const em_tiles *em_tiles_in_use(void);
 
 extern const em_tiles em_tiles_plain;
 #ifdef EM_TILES_X86

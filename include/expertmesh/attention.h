@@ -23,10 +23,13 @@ typedef struct em_attention {
     const em_matrix *key;     /* [Kr] each [C, D] */
     const em_matrix *value;   /* [Kr] each [C, D] */
     const em_matrix *output;  /* [Hr] each [D, C] */
+    em_compute compute;       /* of the four */
+    em_inputs *inputs;        /* [1 + Hr] scratch */
 } em_attention;
 
-/* Queries, keys and values of all tokens, RoPE applied to the first two. rope [T, C] from em_rope_table. */
-void em_attention_project(const em_attention *attention, int64_t T, const float *x, const float *rope, float *q,
+/* Queries, keys and values of all tokens, RoPE applied to the first two. x[t]: a token's row [D]; rope [T, C] from
+ * em_rope_table. */
+void em_attention_project(const em_attention *attention, int64_t T, const float *const *x, const float *rope, float *q,
                           float *k, float *v);
 
 /* Causal attention of a step's tokens within each sequence: softmax of cap * tanh(multiplier * q.k / cap) over the past in

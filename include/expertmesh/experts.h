@@ -24,14 +24,16 @@ typedef struct em_experts {
     const em_matrix *up;                  /* [n, D] */
     const em_matrix *down;                /* [D, n] */
     const em_matrix *up_bias, *down_bias; /* [1, n]; [1, D] of first slices (mlp) */
+    em_compute compute;                   /* of the products */
+    em_inputs *inputs;                    /* [2] scratch */
 } em_experts;
 
 /* Hears what the first-layer neurons of one slice put out: hidden [rows, neurons], for rows first_row and on. */
 typedef void em_hidden_sink(void *context, em_range neurons, int64_t first_row, int64_t rows, const float *hidden);
 
-/* rows [R, D] and first_row, first_output [E + 1] as in em_routing; outputs [num_outputs, D]. sink may be NULL. */
-void em_experts_run(const em_experts *experts, const int64_t *first_row, const float *rows, const int64_t *first_output,
-                    float *outputs, em_hidden_sink *sink, void *context);
+/* rows [R], each of D, and first_row, first_output [E + 1] as in em_routing; outputs [num_outputs, D]. sink may be NULL. */
+void em_experts_run(const em_experts *experts, const int64_t *first_row, const float *const *rows,
+                    const int64_t *first_output, float *outputs, em_hidden_sink *sink, void *context);
 
 #ifdef __cplusplus
 }

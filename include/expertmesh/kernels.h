@@ -1,7 +1,7 @@
 /* expertmesh/kernels.h: the arithmetic, on plain arrays. No MPI, no files.
  *
- * Arrays are float32, row-major, shapes first. Each function's result is a function of its arguments alone: one thread, a
- * fixed order of summing, so equal calls give equal bits; and what comes out for one row does not depend on the rows
+ * Arrays are float32, row-major, shapes first. Each function's result is a function of its arguments alone, with a
+ * fixed order of summing, so equal calls give equal bits on any number of threads; and what comes out for one row does not depend on the rows
  * beside it. That is why products run through loops of our own (tiles.h) and not through a BLAS, whose last bits change
  * with the number of rows. It costs nothing: on a Xeon with AVX-512 (Sapphire Rapids, 2026-11-23, one core, 3,072 neurons
  * of 6,144 weights, the best of 7 in one run, OpenBLAS 0.3.21 with its SkylakeX kernels as 1.00) float32 reached 2.4 at 1
@@ -18,7 +18,7 @@ extern "C" {
 /* A matrix as it is stored; bf16 and int8 are never expanded whole.
  * Rows lie one after another, or, as products want them, in panels of 16 neurons: panel p holds rows [16p, 16p + width),
  * width 16 or what is left, as [cols, width]; of bf16, in whole panels, two neighbouring columns lie beside each other,
- * [cols / 2, 16, 2]. An int8 number in row o, column j weighs q * scale[o, (j + group_offset) / group_size]. */
+ * [cols / 2, 16, 2], of int8 four, [cols / 4, 16, 4]; what is left as [left, 16]. An int8 number in row o, column j weighs q * scale[o, (j + group_offset) / group_size]. */
 typedef struct em_matrix {
     em_storage storage;
     int64_t rows, cols;
@@ -42,26 +42,73 @@ void em_matrix_put(em_matrix *matrix, int64_t first, int64_t count, const void *
 /* Rows [first, first + count) as float32, exactly as they weigh: out [count, cols]. */
 void em_matrix_rows(const em_matrix *matrix, int64_t first, int64_t count, float *out);
 
-/* The loops of products, from the plainest set of instructions on. Their bits differ, so the ranks of one run use one set. */
-typedef enum em_isa { EM_ISA_PLAIN, EM_ISA_AVX2, EM_ISA_AVX512, EM_NUM_ISAS } em_isa;
+/* The loops, from the plainest set of instructions on. Their bits differ, so the ranks of one run use one set. */
+typedef enum em_isa { EM_ISA_PLAIN, EM_ISA_AVX2, EM_ISA_AVX512, EM_ISA_AMX, EM_NUM_ISAS } em_isa;
 
 /* The best set that this processor has, or the one that the environment variable EXPERTMESH_ISA names (plain, avx2,
- * avx512). EM_USAGE when that is not here. */
+ * avx512, amx). EM_USAGE when that is not here. */
 bool em_isa_choose(em_isa *isa, em_status *status);
 /* Use this one in this process from now on. Before the first call: what em_isa_choose says. */
 void em_isa_use(em_isa isa);
 
-/* y[t, n] = sum over d of w[n, d] x[t, d]: the weighted sums of all neurons of w for T inputs, in float32.
- *   x [T, w.cols], rows ldx apart;  y [T, w.rows], rows ldy apart. T may be 0.
- * The bits of y[t] depend on w and x[t] alone, not on T: each sum runs over blocks of at most 1,024 inputs of one scale
- * group, in order within a block, and the blocks are added in order. */
+/* How products are computed: of the activations as they are, float32, with any weights; or faster, of activations rounded
+ * to bf16 with bf16 weights, or to 8 bits (each row by its largest) with int8 weights. */
+typedef enum em_compute { EM_COMPUTE_F32, EM_COMPUTE_BF16, EM_COMPUTE_INT8, EM_NUM_COMPUTES } em_compute;
+
+const char *em_compute_name(em_compute compute); /* "f32", "bf16", "int8" */
+bool em_compute_parse(const char *name, em_compute *compute);
+/* Does the set in use have it? EM_USAGE where not. */
+bool em_compute_here(em_compute compute, em_status *status);
+/* The mode itself where it fits the weights; else f32. */
+em_compute em_compute_fit(em_compute compute, em_storage storage);
+
+/* The cores that this process may run on; how many threads its products and stages use, 1 at first. Work is divided by
+ * panels and rows, so no bit depends on it. */
+int em_cores(void);
+void em_threads_use(int count);
+int em_threads(void);
+int64_t em_threads_bytes(int count); /* their scratch */
+
+enum { EM_PANEL = 16, EM_ROW_BLOCK = 256 }; /* most rows in one product: bounds what is packed */
+
+/* Rows on their way into products: packed once for all matrices that read them. Starts zeroed; keeps its memory from one
+ * packing to the next. Read any field; change none. */
+typedef struct em_inputs {
+    em_compute compute;
+    int64_t num_rows, width; /* T, K */
+    int64_t stride;          /* bytes from row to row, of bf16 and int8 */
+    char *packed;            /* f32: tiles of rows, each [K, rows of the tile]; else [T, stride] */
+    float *row_scale;        /* [T] of int8 */
+    int64_t room;            /* bytes of packed */
+} em_inputs;
+
+/* Pack T rows of K numbers; row[t] says where each lies. T at most EM_ROW_BLOCK. */
+void em_inputs_pack(em_inputs *inputs, em_compute compute, int64_t T, int64_t K, const float *const *row);
+void em_inputs_free(em_inputs *inputs);
+/* Bytes that packing so much takes, at most. */
+int64_t em_inputs_bytes(int64_t T, int64_t K);
+
+/* y[t, n] = sum over d of w[n, d] x[t, d]: the weighted sums of all neurons of w: y [T, w.rows], rows ldy apart.
+ * w has panels, and the storage that the inputs' mode asks for. */
+typedef struct em_product {
+    const em_matrix *w;
+    float *y;
+    int64_t ldy;
+} em_product;
+
+/* Several products of the same inputs, on all threads. The bits of y[t] depend on w and x[t] alone: each sum runs over
+ * blocks of at most 1,024 inputs of one scale group, in order within a block, and the blocks are added in order. */
+void em_products(const em_inputs *x, int64_t count, const em_product *product);
+/* Panels [first, past) of one of them, on the calling thread; y begins with neuron 16 * first. */
+void em_product_panels(const em_inputs *x, const em_matrix *w, int64_t first, int64_t past, float *y, int64_t ldy);
+
+/* One product of float32 rows ldx apart, any number of them; w has panels or not. */
 void em_matmul(int64_t T, const em_matrix *w, const float *x, int64_t ldx, float *y, int64_t ldy);
 
-/* The same over float32 panels that lie elsewhere: w holds `panels` panels [K, 16], panel_stride floats apart;
- * x [T, K], rows ldx apart; y [T, panels * 16], rows ldy apart. */
+/* The same over float32 panels that lie elsewhere, on the calling thread: w holds `panels` panels [K, 16], panel_stride
+ * floats apart; x [T, K], rows ldx apart; y [T, panels * 16], rows ldy apart. */
 void em_panel_product(int64_t T, int64_t panels, int64_t K, const float *w, int64_t panel_stride, const float *x,
                       int64_t ldx, float *y, int64_t ldy);
-enum { EM_PANEL = 16 };
 
 /* Exact: 16 bits before, 16 zero bits after. And to nearest, ties to even; NaN stays NaN. */
 float em_bf16_to_f32(uint16_t value);

@@ -27,6 +27,8 @@ typedef struct em_model {
     em_weights weights;
     em_cover head_cover;    /* how the heads' outputs are summed */
     em_cover *expert_cover; /* [E] how each expert's slices are */
+    em_compute compute;     /* how products are computed */
+    em_inputs *inputs;      /* [1 + query heads here, at least 2] rows packed for products */
 } em_model;
 
 /* What a run asks of memory. */

@@ -1,0 +1,108 @@
+/* The dot products of AVX-512-BF16 and AVX-512-VNNI: for 16 neurons, two inputs or four at once. */
+#include "dots.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
+enum { VECTORS = EM_STEP_PANEL / 64, LD = EM_TOGETHER * EM_PANEL };
+
+INLINE __m512i inputs_at(const char *x)
+{
+    int32_t bits;
+    memcpy(&bits, x, sizeof bits);
+    return _mm512_set1_epi32(bits);
+}
+
+/* Two inputs of a row, the second first, as the instruction adds them. */
+INLINE void bf16_tile(int W, int P, int64_t steps, const char *w, int64_t panel_bytes, const char *x, int64_t ldx,
+                      float *sums)
+{
+    __m512 sum[12][8];
+    UNROLL
+    for (int r = 0; r < W; r++) {
+        UNROLL
+        for (int p = 0; p < P; p++) sum[r][p] = _mm512_setzero_ps();
+    }
+    for (int64_t k = 0; k < steps * VECTORS; k++) {
+        __m512i weights[8];
+        UNROLL
+        for (int p = 0; p < P; p++) weights[p] = _mm512_loadu_si512(w + p * panel_bytes + k * 64);
+        UNROLL
+        for (int r = 0; r < W; r++) {
+            __m512bh in = (__m512bh)inputs_at(x + r * ldx + k * 4);
+            UNROLL
+            for (int p = 0; p < P; p++) sum[r][p] = _mm512_dpbf16_ps(sum[r][p], in, (__m512bh)weights[p]);
+        }
+    }
+    UNROLL
+    for (int r = 0; r < W; r++) {
+        UNROLL
+        for (int p = 0; p < P; p++) _mm512_storeu_ps(sums + r * LD + p * EM_PANEL, sum[r][p]);
+    }
+}
+
+/* The instruction wants weights without sign: 128 more than they are; and 128 times the inputs' sum comes off again. */
+INLINE void int8_tile(int W, int P, int64_t steps, const char *w, int64_t panel_bytes, const char *x, int64_t ldx,
+                      int32_t *sums)
+{
+    __m512i sum[12][8], flip = _mm512_set1_epi8(-128);
+    UNROLL
+    for (int r = 0; r < W; r++) {
+        __m512i all = _mm512_setzero_si512();
+        for (int64_t k = 0; k < steps; k++)
+            all = _mm512_dpbusd_epi32(all, _mm512_set1_epi8(1), _mm512_loadu_si512(x + r * ldx + k * EM_STEP));
+        UNROLL
+        for (int p = 0; p < P; p++) sum[r][p] = _mm512_set1_epi32(-128 * _mm512_reduce_add_epi32(all));
+    }
+    for (int64_t k = 0; k < steps * VECTORS; k++) {
+        __m512i weights[8];
+        UNROLL
+        for (int p = 0; p < P; p++)
+            weights[p] = _mm512_xor_si512(_mm512_loadu_si512(w + p * panel_bytes + k * 64), flip);
+        UNROLL
+        for (int r = 0; r < W; r++) {
+            __m512i in = inputs_at(x + r * ldx + k * 4);
+            UNROLL
+            for (int p = 0; p < P; p++) sum[r][p] = _mm512_dpbusd_epi32(sum[r][p], weights[p], in);
+        }
+    }
+    UNROLL
+    for (int r = 0; r < W; r++) {
+        UNROLL
+        for (int p = 0; p < P; p++) _mm512_storeu_si512(sums + r * LD + p * EM_PANEL, sum[r][p]);
+    }
+}
+
+/* Rows in tiles of 8, 4, 2 and 1, with as many panels as leave the sums in registers. */
+#define TILES(name, tile, type, W, P)                                                                                 \
+    static void name##_##W(int64_t steps, int panels, const char *w, int64_t panel_bytes, const char *x, int64_t ldx, \
+                           type *sums)                                                                                \
+    {                                                                                                                 \
+        int p = 0;                                                                                                    \
+        for (; p + P <= panels; p += P)                                                                               \
+            tile(W, P, steps, w + p * panel_bytes, panel_bytes, x, ldx, sums + p * EM_PANEL);                         \
+        for (; p < panels; p++) tile(W, 1, steps, w + p * panel_bytes, panel_bytes, x, ldx, sums + p * EM_PANEL);     \
+    }
+#define DOT(name, tile, type)                                                                                          \
+    TILES(name, tile, type, 8, 2)                                                                                      \
+    TILES(name, tile, type, 4, 4)                                                                                      \
+    TILES(name, tile, type, 2, 8)                                                                                      \
+    TILES(name, tile, type, 1, 8)                                                                                      \
+    void name(int64_t rows, int64_t steps, int panels, const char *w, int64_t panel_bytes, const char *x, int64_t ldx, \
+              void *sums)                                                                                              \
+    {                                                                                                                  \
+        for (int64_t r = 0, width; r < rows; r += width) {                                                             \
+            int64_t left = rows - r;                                                                                   \
+            width = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;                                                 \
+            (width == 8   ? name##_8                                                                                   \
+             : width == 4 ? name##_4                                                                                   \
+             : width == 2 ? name##_2                                                                                   \
+                          : name##_1)(steps, panels, w, panel_bytes, x + r * ldx, ldx, (type *)sums + r * LD);         \
+        }                                                                                                              \
+    }
+
+DOT(em_dots_bf16_avx512, bf16_tile, float)
+DOT(em_dots_int8_avx512, int8_tile, int32_t)

@@ -1,0 +1,375 @@
+/* Products of packed rows with matrices in panels; declared in kernels.h. */
+#include "expertmesh/kernels.h"
+
+#include "dots.h"
+#include "panels.h"
+#include "tiles.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+em_compute em_compute_fit(em_compute compute, em_storage storage)
+{
+    bool fits =
+        (compute == EM_COMPUTE_BF16 && storage == EM_BF16) || (compute == EM_COMPUTE_INT8 && storage == EM_INT8);
+    return fits ? compute : EM_COMPUTE_F32;
+}
+
+/* ---- packing ---- */
+
+/* The width of the tile that rows [t, T) begin with. */
+static int place_of_width(const em_tiles *tiles, int64_t rows)
+{
+    int place = 0;
+    while (tiles->width[place] > rows) place++;
+    return place;
+}
+
+/* Columns [first, first + count) of rows beside each other, tile by tile: of each, [count, width]. */
+static void pack_tiles(const em_tiles *tiles, int64_t T, const float *const *row, int64_t first, int64_t count,
+                       float *out)
+{
+    for (int64_t t = 0; t < T;) {
+        int width = tiles->width[place_of_width(tiles, T - t)];
+        for (int i = 0; i < width; i++)
+            for (int64_t k = 0; k < count; k++) out[k * width + i] = row[t + i][first + k];
+        out += count * width;
+        t += width;
+    }
+}
+
+/* A row of 8 bits: by the row's largest, whose size becomes 127. A row that is not finite becomes NaN. */
+static float pack_int8(const em_tiles *tiles, int64_t K, const float *row, int8_t *out)
+{
+    float most = tiles->largest(K, row), up = most < 0x1p-90F ? 0x1p90F : 1; /* 127 / most must be a float */
+    if (em_first_not_finite(K, row) >= 0 || most == 0) {
+        memset(out, 0, (size_t)K);
+        return most == 0 ? 0 : NAN;
+    }
+    tiles->round_to_int8(K, row, up, 127 / (most * up), out);
+    return most / 127;
+}
+
+static void pack_row(em_inputs *x, int64_t t, const float *row)
+{
+    const em_tiles *tiles = em_tiles_in_use();
+    char *out = x->packed + t * x->stride;
+    int64_t bytes = x->width * (x->compute == EM_COMPUTE_BF16 ? 2 : 1);
+    if (x->compute == EM_COMPUTE_BF16)
+        tiles->round_to_bf16(x->width, row, (uint16_t *)(void *)out);
+    else
+        x->row_scale[t] = pack_int8(tiles, x->width, row, (int8_t *)out);
+    memset(out + bytes, 0, (size_t)(x->stride - bytes)); /* read by the last step, times weights of 0 */
+}
+
+/* In bytes: whole steps, and one more, so that rows do not all fall into the same lines of a cache. */
+static int64_t stride_of(em_compute compute, int64_t K)
+{
+    int64_t bytes = K * (compute == EM_COMPUTE_BF16 ? 2 : 1);
+    return ((bytes + EM_STEP - 1) / EM_STEP + 1) * EM_STEP;
+}
+
+static int64_t packed_bytes(em_compute compute, int64_t T, int64_t K)
+{
+    if (compute == EM_COMPUTE_F32) return T * K * (int64_t)sizeof(float);
+    return (T + EM_STRIP - 1) / EM_STRIP * EM_STRIP * stride_of(compute, K);
+}
+
+void em_inputs_pack(em_inputs *x, em_compute compute, int64_t T, int64_t K, const float *const *row)
+{
+    const em_tiles *tiles = em_tiles_in_use();
+    if (!x->row_scale) x->row_scale = em_alloc(EM_ROW_BLOCK, sizeof(float));
+    int64_t bytes = packed_bytes(compute, T, K);
+    if (bytes > x->room) {
+        free(x->packed);
+        x->packed = em_alloc(bytes, 1);
+        x->room = bytes;
+    }
+    x->compute = compute;
+    x->num_rows = T;
+    x->width = K;
+    x->stride = stride_of(compute, K);
+    int widest = tiles->width[0], several = T * K > 1 << 16 ? em_threads() : 1;
+    if (compute != EM_COMPUTE_F32) {
+#pragma omp parallel for num_threads(several)
+        for (int64_t t = 0; t < T; t++) pack_row(x, t, row[t]);
+        return;
+    }
+#pragma omp parallel for num_threads(several)
+    for (int64_t t = 0; t < T; t += widest)
+        pack_tiles(tiles, T - t < widest ? T - t : widest, row + t, 0, K, (float *)(void *)x->packed + t * K);
+}
+
+void em_inputs_free(em_inputs *x)
+{
+    free(x->packed);
+    free(x->row_scale);
+    *x = (em_inputs){0};
+}
+
+int64_t em_inputs_bytes(int64_t T, int64_t K)
+{
+    int64_t rows = T < EM_ROW_BLOCK ? T : EM_ROW_BLOCK;
+    return packed_bytes(EM_COMPUTE_F32, rows, K);
+}
+
+/* ---- one block of inputs ---- */
+
+/* Neighbouring panels of a matrix on their way through a block of inputs. */
+typedef struct block {
+    const em_tiles *tiles;
+    const em_inputs *x;
+    const em_matrix *w;
+    int64_t panel;        /* the first of the panels */
+    int panels;           /* at most EM_TOGETHER */
+    int64_t lanes;        /* their neurons */
+    int64_t first, count; /* inputs [first, first + count) */
+    float scale[EM_TOGETHER * EM_PANEL];
+    em_scratch *scratch;
+    float *y; /* of the first neuron of the first panel */
+    int64_t ldy;
+} block;
+
+/* The end of the scale group that an input lies in. */
+static int64_t group_end(const em_matrix *w, int64_t input)
+{
+    if (w->storage != EM_INT8) return w->cols;
+    int64_t end = ((input + w->group_offset) / w->group_size + 1) * w->group_size - w->group_offset;
+    return end < w->cols ? end : w->cols;
+}
+
+static void find_scales(block *b)
+{
+    const em_matrix *w = b->w;
+    int64_t group = w->storage == EM_INT8 ? (b->first + w->group_offset) / w->group_size : 0;
+    for (int64_t i = 0; i < b->lanes; i++)
+        b->scale[i] = w->storage == EM_INT8 ? w->scale[(b->panel * EM_PANEL + i) * w->num_groups + group] : 1;
+}
+
+/* Do the block's weights lie as loops want them: whole panels, cut where columns lie beside each other? */
+static bool well_cut(const block *b, int64_t beside)
+{
+    bool end = b->first + b->count == b->w->cols;
+    return b->lanes == b->panels * EM_PANEL && b->first % beside == 0 && (end || b->count % beside == 0);
+}
+
+/* Add the sums of `rows` rows from t on, in a tile of neurons from lane on, to y. */
+static void add_tile(const block *b, int64_t t, int64_t rows, int64_t lane, const float *sums)
+{
+    int64_t left = b->lanes - lane;
+    b->tiles->add_floats(&(em_sums){.rows = rows,
+                                    .lanes = left < EM_PANEL ? left : EM_PANEL,
+                                    .sums = sums,
+                                    .ld = EM_PANEL,
+                                    .scale = b->scale + lane,
+                                    .first = b->first == 0,
+                                    .y = b->y + t * b->ldy + lane,
+                                    .ldy = b->ldy});
+}
+
+/* All rows, packed in tiles that are tile_length inputs long, from input `first` of the tiles on, through the block's panels. */
+static void run_tiles(const block *b, em_storage storage, int64_t T, const float *x, int64_t tile_length, int64_t first,
+                      const char *w, int64_t panel_bytes)
+{
+    float sums[EM_MAX_TILE] __attribute__((aligned(64)));
+    for (int64_t t = 0; t < T;) {
+        int place = place_of_width(b->tiles, T - t), width = b->tiles->width[place], most = b->tiles->panels[place];
+        for (int p = 0; p < b->panels;) {
+            int step = b->panels - p >= most ? most : 1;
+            (step == most ? b->tiles->large : b->tiles->small)[storage][place](b->count, w + p * panel_bytes,
+                                                                               panel_bytes, x + first * width, sums);
+            for (int q = 0; q < step; q++) add_tile(b, t, width, (p + q) * EM_PANEL, sums + q * width * EM_PANEL);
+            p += step;
+        }
+        x += tile_length * width;
+        t += width;
+    }
+}
+
+/* Float32 inputs: weights where they lie, or made float32 once for many rows, or one by one at odd ends. */
+static void run_floats(const block *b)
+{
+    enum { WORTH_EXPANDING = 24 };
+    const em_matrix *w = b->w;
+    em_storage storage = w->storage;
+    int64_t size = (int64_t)em_storage_bytes(storage), panel_bytes = w->cols * EM_PANEL * size;
+    const char *weights = em_matrix_panel(w, b->panel * EM_PANEL) + b->first * EM_PANEL * size;
+    float *spare = b->scratch->weights;
+    bool cut = well_cut(b, (int64_t)sizeof(float) / size);
+    if (!cut)
+        for (int64_t i = 0; i < b->panels * EM_PANEL; i++)
+            for (int64_t k = 0; k < b->count; k++)
+                spare[(i / EM_PANEL * EM_BLOCK + k) * EM_PANEL + i % EM_PANEL] =
+                    i < b->lanes ? em_matrix_number(w, b->panel * EM_PANEL + i, b->first + k) : 0;
+    else if (storage != EM_F32 && b->x->num_rows >= WORTH_EXPANDING)
+        for (int p = 0; p < b->panels; p++)
+            b->tiles->expand(storage, b->count, weights + p * panel_bytes, spare + p * EM_BLOCK * EM_PANEL);
+    else
+        spare = NULL;
+    if (spare) {
+        storage = EM_F32;
+        weights = (const char *)spare;
+        panel_bytes = EM_BLOCK * EM_PANEL * (int64_t)sizeof(float);
+    }
+    run_tiles(b, storage, b->x->num_rows, (const float *)(const void *)b->x->packed, b->x->width, b->first, weights,
+              panel_bytes);
+}
+
+/* The block's weights in whole steps, zeros beyond its end. */
+static void fill_steps(const block *b, int64_t steps)
+{
+    int64_t size = (int64_t)em_storage_bytes(b->w->storage), beside = 4 / size;
+    memset(b->scratch->weights, 0, (size_t)(b->panels * steps * EM_STEP_PANEL));
+    for (int64_t i = 0; i < b->lanes; i++)
+        for (int64_t k = 0; k < b->count; k++) {
+            float number = em_matrix_number(b->w, b->panel * EM_PANEL + i, b->first + k);
+            int64_t place = (k / beside * EM_PANEL + i % EM_PANEL) * beside + k % beside;
+            char *panel = (char *)b->scratch->weights + i / EM_PANEL * steps * EM_STEP_PANEL;
+            if (size == 1)
+                ((int8_t *)panel)[place] = (int8_t)number;
+            else
+                ((uint16_t *)(void *)panel)[place] = em_f32_to_bf16(number);
+        }
+}
+
+/* Inputs of 16 or 8 bits. */
+static void run_dots(const block *b)
+{
+    em_dots *dot = em_dots_in_use(b->x->compute);
+    const em_matrix *w = b->w;
+    const em_inputs *x = b->x;
+    int64_t size = (int64_t)em_storage_bytes(w->storage), inputs = EM_STEP / size;
+    int64_t steps = (b->count + inputs - 1) / inputs, panel_bytes = w->cols * EM_PANEL * size;
+    const char *weights = em_matrix_panel(w, b->panel * EM_PANEL) + b->first * EM_PANEL * size;
+    if (!well_cut(b, 4 / size) || b->count % inputs != 0) {
+        fill_steps(b, steps);
+        weights = (const char *)b->scratch->weights;
+        panel_bytes = steps * EM_STEP_PANEL;
+    }
+    em_sums sums = {.lanes = b->lanes,
+                    .sums = b->scratch->sums,
+                    .ld = EM_TOGETHER * EM_PANEL,
+                    .scale = b->scale,
+                    .first = b->first == 0,
+                    .ldy = b->ldy};
+    for (int64_t t = 0; t < x->num_rows; t += EM_STRIP) {
+        sums.rows = x->num_rows - t < EM_STRIP ? x->num_rows - t : EM_STRIP;
+        sums.row_scale = x->compute == EM_COMPUTE_INT8 ? x->row_scale + t : NULL;
+        sums.y = b->y + t * b->ldy;
+        dot(sums.rows, steps, b->panels, weights, panel_bytes, x->packed + t * x->stride + b->first * size, x->stride,
+            b->scratch->sums);
+        (x->compute == EM_COMPUTE_INT8 ? b->tiles->add_ints : b->tiles->add_floats)(&sums);
+    }
+}
+
+/* ---- products ---- */
+
+void em_product_panels(const em_inputs *x, const em_matrix *w, int64_t first, int64_t past, float *y, int64_t ldy)
+{
+    block b = {.tiles = em_tiles_in_use(), .x = x, .w = w, .ldy = ldy};
+    b.scratch = em_thread_scratch();
+    for (b.panel = first; x->num_rows > 0 && b.panel < past; b.panel += b.panels) {
+        b.panels = past - b.panel < EM_TOGETHER ? (int)(past - b.panel) : EM_TOGETHER;
+        if (w->rows % EM_PANEL != 0 && b.panels > 1 && b.panel + b.panels == (w->rows + EM_PANEL - 1) / EM_PANEL)
+            b.panels--; /* the last, narrow one by itself */
+        b.lanes =
+            w->rows - b.panel * EM_PANEL < b.panels * EM_PANEL ? w->rows - b.panel * EM_PANEL : b.panels * EM_PANEL;
+        b.y = y + (b.panel - first) * EM_PANEL;
+        for (b.first = 0; b.first < w->cols; b.first += b.count) {
+            int64_t end = group_end(w, b.first);
+            b.count = b.first + EM_BLOCK < end ? EM_BLOCK : end - b.first;
+            find_scales(&b);
+            if (x->compute == EM_COMPUTE_F32)
+                run_floats(&b);
+            else
+                run_dots(&b);
+        }
+    }
+}
+
+static int64_t panels_of(const em_matrix *w)
+{
+    return (w->rows + EM_PANEL - 1) / EM_PANEL;
+}
+
+/* Panels [begin, end) of all products, one after another. */
+static void run_share(const em_inputs *x, const em_product *product, int64_t begin, int64_t end)
+{
+    for (int64_t before = 0; before < end; product++) {
+        int64_t panels = panels_of(product->w), first = begin > before ? begin - before : 0;
+        int64_t past = end - before < panels ? end - before : panels;
+        if (first < past) em_product_panels(x, product->w, first, past, product->y + first * EM_PANEL, product->ldy);
+        before += panels;
+    }
+}
+
+void em_products(const em_inputs *x, int64_t count, const em_product *product)
+{
+    enum { WORTH_SHARING = 1 << 18 }; /* multiplications: starting threads takes as long as some ten thousand */
+    int64_t panels = 0, work = 0;
+    for (int64_t i = 0; i < count; i++) {
+        panels += panels_of(product[i].w);
+        work += product[i].w->rows * x->width * x->num_rows;
+    }
+    if (x->num_rows == 0 || panels == 0) return;
+    int several = work >= WORTH_SHARING ? em_threads() : 1;
+    if (several > panels) several = (int)panels;
+#pragma omp parallel num_threads(several)
+    {
+        int64_t mine = omp_get_thread_num(), all = omp_get_num_threads();
+        run_share(x, product, panels * mine / all, panels * (mine + 1) / all);
+    }
+}
+
+/* A matrix with panels, made of one whose rows lie one after another. */
+static em_matrix with_panels(const em_matrix *w)
+{
+    em_matrix copy = *w;
+    copy.in_panels = true;
+    em_matrix_allocate(&copy);
+    em_matrix_put(&copy, 0, w->rows, w->data);
+    return copy;
+}
+
+void em_matmul(int64_t T, const em_matrix *w, const float *x, int64_t ldx, float *y, int64_t ldy)
+{
+    if (T == 0 || w->rows == 0) return;
+    em_matrix copy = w->in_panels ? *w : with_panels(w);
+    em_inputs inputs = {0};
+    const float *row[EM_ROW_BLOCK];
+    for (int64_t t = 0; t < T; t += EM_ROW_BLOCK) {
+        int64_t rows = t + EM_ROW_BLOCK < T ? EM_ROW_BLOCK : T - t;
+        for (int64_t i = 0; i < rows; i++) row[i] = x + (t + i) * ldx;
+        em_inputs_pack(&inputs, EM_COMPUTE_F32, rows, w->cols, row);
+        em_products(&inputs, 1, &(em_product){&copy, y + t * ldy, ldy});
+    }
+    em_inputs_free(&inputs);
+    if (!w->in_panels) free(copy.data);
+}
+
+void em_panel_product(int64_t T, int64_t panels, int64_t K, const float *w, int64_t panel_stride, const float *x,
+                      int64_t ldx, float *y, int64_t ldy)
+{
+    if (T == 0 || panels == 0) return;
+    block b = {.tiles = em_tiles_in_use(), .ldy = ldy};
+    float *packed = em_alloc(T * (K < EM_BLOCK ? K : EM_BLOCK), sizeof(float));
+    const float **row = em_alloc(T, sizeof *row);
+    for (int64_t t = 0; t < T; t++) row[t] = x + t * ldx;
+    for (int i = 0; i < EM_TOGETHER * EM_PANEL; i++) b.scale[i] = 1;
+    for (b.first = 0; b.first < K; b.first += b.count) {
+        b.count = b.first + EM_BLOCK < K ? EM_BLOCK : K - b.first;
+        pack_tiles(b.tiles, T, row, b.first, b.count, packed);
+        for (b.panel = 0; b.panel < panels; b.panel += b.panels) {
+            b.panels = panels - b.panel < EM_TOGETHER ? (int)(panels - b.panel) : EM_TOGETHER;
+            b.lanes = b.panels * EM_PANEL;
+            b.y = y + b.panel * EM_PANEL;
+            run_tiles(&b, EM_F32, T, packed, b.count, 0,
+                      (const char *)(w + b.panel * panel_stride + b.first * EM_PANEL),
+                      panel_stride * (int64_t)sizeof(float));
+        }
+    }
+    free(packed);
+    free(row);
+}
