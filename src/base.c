@@ -1,5 +1,6 @@
 #include "expertmesh/base.h"
 
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -176,6 +177,40 @@ int64_t em_memory_available(void)
     if (used >= 0 && cached > 0) used -= cached;
     if (limit >= 0 && used >= 0) available = smaller(available, limit > used ? limit - used : 0);
     return available;
+}
+
+/* What part of the cores the control group lets run at once. */
+static double part_allowed(int cores)
+{
+    long long quota, period;
+    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "r");
+    bool limited = file && fscanf(file, "%lld %lld", &quota, &period) == 2 && period > 0;
+    double allowed = limited ? (double)quota / (double)period : cores;
+    if (file) fclose(file);
+    return allowed < cores ? allowed / cores : 1;
+}
+
+int em_cores(MPI_Comm comm)
+{
+    MPI_Comm host;
+    cpu_set_t mine;
+    int ranks;
+    double cores = 0;
+    CPU_ZERO(&mine);
+    if (sched_getaffinity(0, sizeof mine, &mine) != 0) CPU_SET(0, &mine);
+    MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
+    MPI_Comm_size(host, &ranks);
+    cpu_set_t *all = em_alloc(ranks, sizeof *all);
+    MPI_Allgather(&mine, (int)sizeof mine, MPI_BYTE, all, (int)sizeof mine, MPI_BYTE, host);
+    MPI_Comm_free(&host);
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        int sharing = 0;
+        for (int r = 0; CPU_ISSET(cpu, &mine) && r < ranks; r++) sharing += CPU_ISSET(cpu, &all[r]) != 0;
+        if (sharing > 0) cores += 1.0 / sharing;
+    }
+    free(all);
+    cores = cores * part_allowed(CPU_COUNT(&mine)) + 1e-6; /* three thirds are one */
+    return cores < 1 ? 1 : (int)cores;
 }
 
 int64_t em_memory_limit(void)

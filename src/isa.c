@@ -5,7 +5,6 @@
 #include "tiles.h"
 
 #include <omp.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #ifdef EM_TILES_X86
@@ -133,13 +132,6 @@ bool em_compute_here(em_compute compute, em_status *status)
 }
 
 /* ---- threads ---- */
-
-int em_cores(void)
-{
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-}
 
 void em_threads_use(int count)
 {

@@ -68,8 +68,24 @@ static bool check_memory(MPI_Comm comm, const em_source *source, const em_layout
     return em_agree(comm, status);
 }
 
+/* Faster ways to compute are for weights of few bits, as they are stored. */
+static bool check_storage(const em_source *source, em_compute compute, em_status *status)
+{
+    for (em_tensor t = EM_FIRST_LAYER_TENSOR; compute != EM_COMPUTE_F32 && t < EM_NUM_TENSORS; t++)
+        for (int64_t layer = 0; layer < em_tensor_layers(&source->config, t); layer++) {
+            em_storage storage = em_source_form(source, t, layer)->storage;
+            em_tensor_path path;
+            if (!em_tensor_shape_of(&source->config, t).quantised || em_compute_fit(compute, storage) == compute)
+                continue;
+            return em_fail(status, EM_USAGE, "--compute %s is for weights stored as %s, but %s is stored as %s",
+                           em_compute_name(compute), em_compute_name(compute), em_tensor_path_of(t, layer, path),
+                           em_storage_name(storage));
+        }
+    return true;
+}
+
 /* One set of loops for all ranks: the plainest that any of them has chosen. */
-static bool agree_on_loops(MPI_Comm comm, em_status *status)
+static bool agree_on_loops(MPI_Comm comm, const em_source *source, em_manner manner, em_status *status)
 {
     em_isa isa;
     em_isa_choose(&isa, status);
@@ -77,13 +93,15 @@ static bool agree_on_loops(MPI_Comm comm, em_status *status)
     int set = (int)isa;
     MPI_Allreduce(MPI_IN_PLACE, &set, 1, MPI_INT, MPI_MIN, comm);
     em_isa_use((em_isa)set);
-    return true;
+    em_threads_use(manner.threads > 0 ? manner.threads : em_cores(comm));
+    if (check_storage(source, manner.compute, status)) em_compute_here(manner.compute, status);
+    return em_agree(comm, status);
 }
 
-bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, em_extent extent, em_progress *progress,
-                   void *context, em_status *status)
+bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, em_extent extent, em_manner manner,
+                   em_progress *progress, void *context, em_status *status)
 {
-    *model = (em_model){.config = source->config};
+    *model = (em_model){.config = source->config, .compute = manner.compute};
     MPI_Comm_dup(comm, &model->comm);
     MPI_Errhandler handler = em_mpi_error_handler();
     MPI_Comm_set_errhandler(model->comm, handler);
@@ -94,7 +112,7 @@ bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, em_e
     model->head_cover = em_head_cover(&model->layout);
     model->expert_cover = em_expert_covers(&model->layout);
     model->inputs = em_zeroed(2 + em_range_size(em_layout_heads(&model->layout, model->rank)), sizeof(em_inputs));
-    if (agree_on_loops(model->comm, status) &&
+    if (agree_on_loops(model->comm, source, manner, status) &&
         check_memory(model->comm, source, &model->layout, model->rank, extent, status)) {
         em_weights_load(&model->weights, source, &model->layout, model->rank, progress, context, status);
         if (em_agree(model->comm, status)) return true;

@@ -42,7 +42,8 @@ static void run_on(MPI_Comm comm, const em_config *config, em_storage storage, c
     em_listener listener = {keep_token, NULL, told, NULL};
     memset(told, 0, sizeof *told);
     em_source_generate(&source, config, 5, storage);
-    CU_ASSERT(em_model_open(&model, comm, &source, em_generation_extent(batch, generation), NULL, NULL, &status));
+    CU_ASSERT(em_model_open(&model, comm, &source, em_generation_extent(batch, generation), (em_manner){0}, NULL, NULL,
+                            &status));
     em_profile_open(&told->profile, config->num_layers, config->num_experts, model.num_ranks);
     CU_ASSERT(em_generate(&model, batch, generation, NULL, &told->profile, &listener, &told->after, &rows, &status));
     CU_ASSERT_STRING_EQUAL(status.text, "");

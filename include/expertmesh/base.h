@@ -69,6 +69,10 @@ int64_t em_memory_available(void); /* what may still be allocated on the host an
 int64_t em_memory_limit(void);     /* what this process alone may allocate (ulimit -v); INT64_MAX: no limit */
 int64_t em_memory_peak(void);      /* largest resident size of this process so far */
 
+/* The cores of this host that fall to this rank: each core is shared evenly by the ranks that may run on it, and a limit of
+ * the control group counts. At least 1. Collective over comm. */
+int em_cores(MPI_Comm comm);
+
 #ifdef __cplusplus
 }
 #endif

@@ -18,7 +18,8 @@ extern "C" {
 /* A matrix as it is stored; bf16 and int8 are never expanded whole.
  * Rows lie one after another, or, as products want them, in panels of 16 neurons: panel p holds rows [16p, 16p + width),
  * width 16 or what is left, as [cols, width]; of bf16, in whole panels, two neighbouring columns lie beside each other,
- * [cols / 2, 16, 2], of int8 four, [cols / 4, 16, 4]; what is left as [left, 16]. An int8 number in row o, column j weighs q * scale[o, (j + group_offset) / group_size]. */
+ * [cols / 2, 16, 2], of int8 four, [cols / 4, 16, 4]; what is left as [left, 16]. An int8 number in row o, column j weighs
+ * q * scale[o, (j + group_offset) / group_size]. */
 typedef struct em_matrix {
     em_storage storage;
     int64_t rows, cols;
@@ -62,9 +63,8 @@ bool em_compute_here(em_compute compute, em_status *status);
 /* The mode itself where it fits the weights; else f32. */
 em_compute em_compute_fit(em_compute compute, em_storage storage);
 
-/* The cores that this process may run on; how many threads its products and stages use, 1 at first. Work is divided by
- * panels and rows, so no bit depends on it. */
-int em_cores(void);
+/* How many threads this process's products and stages use, 1 at first. Work is divided by panels and rows, so no bit
+ * depends on it. */
 void em_threads_use(int count);
 int em_threads(void);
 int64_t em_threads_bytes(int count); /* their scratch */

@@ -38,6 +38,12 @@ typedef struct em_extent {
     bool lasting;                  /* later steps look back */
 } em_extent;
 
+/* How a run computes. */
+typedef struct em_manner {
+    em_compute compute;
+    int threads; /* of each rank; 0: the cores of its host that fall to it */
+} em_manner;
+
 /* What a rank needs for a model and such a run, in bytes. Activations are an estimate from above for a router that loads
  * each expert up to twice its share. Local, allocates nothing. */
 typedef struct em_need {
@@ -47,10 +53,10 @@ typedef struct em_need {
 
 em_need em_model_need(const em_source *source, const em_layout *layout, int rank, em_extent extent);
 
-/* Check that every host has the memory, then make or read the weights. Collective; the status is agreed. On failure the
- * model is closed. progress (may be NULL) hears of bytes of weights on this rank. */
-bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, em_extent extent, em_progress *progress,
-                   void *context, em_status *status);
+/* Check that the processors can compute so, and that every host has the memory; then make or read the weights.
+ * Collective; the status is agreed. On failure the model is closed. progress (may be NULL) hears of bytes of weights on this rank. */
+bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, em_extent extent, em_manner manner,
+                   em_progress *progress, void *context, em_status *status);
 void em_model_close(em_model *model);
 
 /* One step: tokens that go through the layers together. */

@@ -15,6 +15,8 @@
 
 static const em_option options[] = {
     {"weights", "W.h5", "weights from a file", 0},
+    {"compute", "TYPE", "f32: exact; bf16, int8: faster, activations rounded to the weights' type (f32)", 0},
+    {"threads", "N", "threads of each rank (the cores that fall to it)", 0},
     {"prompt", "TEXT", "run this text; a byte is a token", 0},
     {"prompt-file", "FILE", "run the text in a file, one prompt a line", 0},
     {"tokens", "1,2,3", "run these tokens", 0},
@@ -239,6 +241,21 @@ static bool read_generation(const em_call *call, const em_batch *batch, const em
     return check_length(batch, config, g->count, status);
 }
 
+static bool read_manner(const em_call *call, em_manner *manner, em_status *status)
+{
+    enum { MOST_THREADS = 1024 };
+    const char *compute = em_option_value(call, "compute");
+    int64_t threads;
+    *manner = (em_manner){EM_COMPUTE_F32, 0};
+    if (compute && !em_compute_parse(compute, &manner->compute))
+        return em_fail(status, EM_USAGE, "--compute: \"%s\" is not f32, bf16 or int8", compute);
+    if (!read_whole(call, "threads", 1, 0, &threads, status)) return false;
+    if (threads > MOST_THREADS)
+        return em_fail(status, EM_USAGE, "--threads: %lld are more than %d", (long long)threads, MOST_THREADS);
+    manner->threads = (int)threads;
+    return true;
+}
+
 static char *describe_weights(const em_call *call, const em_source *source)
 {
     const char *path = em_option_value(call, "weights");
@@ -377,11 +394,12 @@ static void run_source(const em_call *call, const em_source *source, const em_ba
 {
     em_trace_request request = {0};
     em_generation generation = {0};
+    em_manner manner;
     em_model model;
     int wrong;
     const char *prompts = batch_source(call, &wrong);
     if (em_batch_check(batch, &source->config, prompts, wrong, status) &&
-        read_generation(call, batch, &source->config, &generation, status) &&
+        read_generation(call, batch, &source->config, &generation, status) && read_manner(call, &manner, status) &&
         read_request(call, source, em_generation_rows(batch, &generation), &request, status)) {
         em_layout layout = em_layout_make(&source->config, call->num_ranks);
         char *weights = describe_weights(call, source);
@@ -401,7 +419,7 @@ static void run_source(const em_call *call, const em_source *source, const em_ba
                       .start = start,
                       .last = start};
         em_extent extent = em_generation_extent(batch, &generation);
-        if (em_model_open(&model, call->comm, source, extent, em_bar_update, &bar, status)) {
+        if (em_model_open(&model, call->comm, source, extent, manner, em_bar_update, &bar, status)) {
             run_model(call, &model, source, batch, &generation, &request, status);
             em_model_close(&model);
         }
