@@ -13,6 +13,14 @@ typedef struct tile_config {
 #define EIGHT(x) x, x, x, x, x, x, x, x
 static const tile_config config = {.palette = 1, .row_bytes = {EIGHT(64)}, .rows = {EIGHT(16)}};
 
+/* Few rows wait for the weights: a step of a panel is called for before it is needed. */
+enum { AHEAD = 2 * EM_STEP_PANEL };
+
+static inline void call_for(const char *step)
+{
+    for (int line = 0; line < EM_STEP_PANEL; line += 64) __builtin_prefetch(step + line);
+}
+
 /* Up to 16 rows, four panels: few rows are limited by the weights' way from memory. Then 32 rows, two panels: each tile that
  * is loaded serves twice. Tiles 0 to 3 hold the sums; past the last panel the last is worked on again. */
 #define DOT(name, multiply)                                                                                            \
@@ -24,6 +32,7 @@ static const tile_config config = {.palette = 1, .row_bytes = {EIGHT(64)}, .rows
         _tile_zero(2);                                                                                                 \
         _tile_zero(3);                                                                                                 \
         for (int64_t k = 0; k < steps; k++) {                                                                          \
+            for (int p = 0; p < 4; p++) call_for(w[p] + k * EM_STEP_PANEL + AHEAD);                                    \
             _tile_loadd(4, x + k * EM_STEP, ldx);                                                                      \
             _tile_loadd(5, w[0] + k * EM_STEP_PANEL, 64);                                                              \
             multiply(0, 4, 5);                                                                                         \

@@ -188,10 +188,10 @@ static void run_tiles(const block *b, em_storage storage, int64_t T, const float
     }
 }
 
-/* Float32 inputs: weights where they lie, or made float32 once for many rows, or one by one at odd ends. */
+/* Float32 inputs: weights where they lie; of int8, made float32 once for many rows; one by one at odd ends. */
 static void run_floats(const block *b)
 {
-    enum { WORTH_EXPANDING = 24 };
+    enum { WORTH_EXPANDING = 16 };
     const em_matrix *w = b->w;
     em_storage storage = w->storage;
     int64_t size = (int64_t)em_storage_bytes(storage), panel_bytes = w->cols * EM_PANEL * size;
@@ -203,7 +203,7 @@ static void run_floats(const block *b)
             for (int64_t k = 0; k < b->count; k++)
                 spare[(i / EM_PANEL * EM_BLOCK + k) * EM_PANEL + i % EM_PANEL] =
                     i < b->lanes ? em_matrix_number(w, b->panel * EM_PANEL + i, b->first + k) : 0;
-    else if (storage != EM_F32 && b->x->num_rows >= WORTH_EXPANDING)
+    else if (storage == EM_INT8 && b->x->num_rows >= WORTH_EXPANDING)
         for (int p = 0; p < b->panels; p++)
             b->tiles->expand(storage, b->count, weights + p * panel_bytes, spare + p * EM_BLOCK * EM_PANEL);
     else
