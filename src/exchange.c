@@ -86,49 +86,6 @@ static MPI_Datatype rows_type(const em_row_list *list, MPI_Datatype row)
     return type;
 }
 
-/* One datatype a rank; none for this rank itself, whose rows stay here. */
-static void types_of(const em_exchange *plan, const em_row_list *lists, MPI_Datatype row, int *count,
-                     MPI_Datatype *type)
-{
-    for (int r = 0; r < plan->num_ranks; r++) {
-        count[r] = r != plan->rank && lists[r].count > 0;
-        type[r] = count[r] ? rows_type(&lists[r], row) : MPI_FLOAT;
-    }
-}
-
-static void free_types(int num_ranks, const int *count, MPI_Datatype *type)
-{
-    for (int r = 0; r < num_ranks; r++)
-        if (count[r]) MPI_Type_free(&type[r]);
-}
-
-static void copy_own_rows(const em_exchange *plan, int64_t dim, const float *from, float *to)
-{
-    const em_row_list *out = &plan->send[plan->rank], *in = &plan->receive[plan->rank];
-    if (out->count != in->count) em_die("an exchange keeps %d rows but expects %d", out->count, in->count);
-    for (int i = 0; i < out->count; i++)
-        memcpy(to + in->row[i] * dim, from + out->row[i] * dim, (size_t)dim * sizeof(float));
-}
-
-void em_exchange_move(const em_exchange *plan, int64_t dim, const float *from, float *to)
-{
-    int P = plan->num_ranks;
-    copy_own_rows(plan, dim, from, to);
-    if (P == 1) return;
-    MPI_Datatype row, *type = em_alloc(2 * P, sizeof *type), *in_type = type + P;
-    MPI_Type_contiguous((int)dim, MPI_FLOAT, &row);
-    int *count = em_alloc(2 * P, sizeof(int)), *in_count = count + P, *zero = em_zeroed(P, sizeof(int));
-    types_of(plan, plan->send, row, count, type);
-    types_of(plan, plan->receive, row, in_count, in_type);
-    MPI_Alltoallw(from, count, zero, type, to, in_count, zero, in_type, plan->comm);
-    free_types(P, count, type);
-    free_types(P, in_count, in_type);
-    MPI_Type_free(&row);
-    free(type);
-    free(count);
-    free(zero);
-}
-
 /* Room for the addresses of all rows that arrive, and for those rows that come by messages. */
 static void make_room(const em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to)
 {

@@ -129,7 +129,7 @@ static void plan_homecoming(em_routing *routing, const em_cover *covers, em_rang
     em_exchange *plan = routing->combine;
     int64_t own = em_range_size(own_keys), *place = em_alloc(own, sizeof *place);
     int64_t *rows = em_zeroed(routing->num_experts, sizeof *rows);
-    int64_t *produced = em_zeroed(plan->num_ranks, sizeof *produced); /* rows of each rank up to here */
+    int64_t *produced = routing->outputs; /* of each rank up to here */
     count_rows(own_keys, keys, expert, rows, place);
     for (int64_t e = 0; e < routing->num_experts; e++)
         for (int node = 0; node < covers[e].num_nodes; node++) {
@@ -141,7 +141,6 @@ static void plan_homecoming(em_routing *routing, const em_cover *covers, em_rang
         }
     free(place);
     free(rows);
-    free(produced);
 }
 
 em_routing *em_routing_make(MPI_Comm comm, const em_layout *layout, const em_cover *covers, int64_t T, int64_t S,
@@ -156,6 +155,7 @@ em_routing *em_routing_make(MPI_Comm comm, const em_layout *layout, const em_cov
     int64_t num_own = em_range_size(own_keys);
     routing->first_row = em_zeroed(layout->num_experts + 1, sizeof(int64_t));
     routing->first_output = em_zeroed(layout->num_experts + 1, sizeof(int64_t));
+    routing->outputs = em_zeroed(layout->num_ranks, sizeof(int64_t));
     routing->first_part = em_zeroed(num_own + 1, sizeof(int64_t));
     routing->own_expert = em_alloc(num_own, sizeof(int32_t));
     memcpy(routing->own_expert, expert + own_keys.begin, (size_t)num_own * sizeof(int32_t));
@@ -175,6 +175,7 @@ void em_routing_free(em_routing *routing)
     em_exchange_free(routing->combine);
     free(routing->first_row);
     free(routing->first_output);
+    free(routing->outputs);
     free(routing->first_part);
     free(routing->row_key);
     free(routing->own_expert);

@@ -56,6 +56,7 @@ em_shared *em_shared_open(MPI_Comm comm, em_status *status)
     s->member = em_alloc(s->host_size, sizeof(int));
     MPI_Allgather(&s->rank, 1, MPI_INT, s->member, 1, MPI_INT, s->host);
     s->array = em_zeroed(s->num_ranks, sizeof *s->array);
+    s->room = em_zeroed(s->num_ranks, sizeof *s->room);
     s->readable = em_zeroed(s->num_ranks, sizeof(bool));
     for (int i = 0; i < s->host_size; i++) s->readable[s->member[i]] = true;
     MPI_Allreduce(&s->host_size, &smallest, 1, MPI_INT, MPI_MIN, comm);
@@ -123,9 +124,10 @@ static const void *map_theirs(const place *theirs, size_t bytes, em_status *stat
 }
 
 /* Make this rank's memory and map that of its neighbours; true where all ranks of comm could. Collective. */
-static bool share_memory(em_shared *s, size_t bytes, em_status *status)
+static bool share_memory(em_shared *s, em_status *status)
 {
     struct stat made = {0};
+    size_t bytes = bytes_of(s->room[s->rank]);
     place mine = {.process = getpid(), .file = make_memory(bytes, status)}, *all = em_alloc(s->host_size, sizeof *all);
     if (mine.file >= 0) {
         if (fstat(mine.file, &made) != 0) em_fail(status, EM_INTERNAL, "fstat: %s", strerror(errno));
@@ -134,8 +136,10 @@ static bool share_memory(em_shared *s, size_t bytes, em_status *status)
         s->own = map(mine.file, bytes, PROT_READ | PROT_WRITE, status);
     }
     MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, s->host);
-    for (int i = 0; i < s->host_size; i++)
-        s->array[s->member[i]] = s->member[i] == s->rank ? s->own : map_theirs(&all[i], bytes, status);
+    for (int i = 0; i < s->host_size; i++) {
+        int r = s->member[i];
+        s->array[r] = r == s->rank ? s->own : map_theirs(&all[i], bytes_of(s->room[r]), status);
+    }
     bool shared = em_agree(s->comm, status); /* so all have mapped what they need, too */
     if (mine.file >= 0) close(mine.file);
     free(all);
@@ -146,7 +150,7 @@ static void give_back(em_shared *s)
 {
     if (!s->in_place) free(s->own);
     for (int r = 0; r < s->num_ranks; r++) {
-        if (s->in_place && s->array[r]) munmap((void *)(uintptr_t)s->array[r], bytes_of(s->room));
+        if (s->in_place && s->array[r]) munmap((void *)(uintptr_t)s->array[r], bytes_of(s->room[r]));
         s->array[r] = NULL;
     }
     s->own = NULL;
@@ -155,35 +159,36 @@ static void give_back(em_shared *s)
 static void stop_sharing(em_shared *s, const em_status *status)
 {
     if (s->rank == 0)
-        fprintf(
-            stderr,
-            "expertmesh: ranks of one host cannot share %lld bytes (%s); these rows go by messages, which is slower\n",
-            (long long)bytes_of(s->room), status->text);
+        fprintf(stderr,
+                "expertmesh: ranks of one host cannot share memory (%s); their rows go by messages, which is slower\n",
+                status->text);
     give_back(s);
     s->in_place = false;
     s->by_message = s->num_ranks > 1;
     for (int r = 0; r < s->num_ranks; r++) s->readable[r] = r == s->rank;
 }
 
-/* A quarter more than before at least: sizes that creep up cost few growings. */
-static int64_t next_room(const em_shared *s, int64_t most)
+/* A quarter more than before at least, so that sizes which creep up cost few growings; and a page, for no array of a run
+ * is empty. */
+static int64_t next_room(int64_t room, int64_t floats)
 {
     enum { PAGE_OF_FLOATS = 1024 };
-    int64_t room = s->room + s->room / 4 > most ? s->room + s->room / 4 : most;
-    return (room + PAGE_OF_FLOATS - 1) / PAGE_OF_FLOATS * PAGE_OF_FLOATS;
+    if (room > 0 && floats > room && floats < room + room / 4) floats = room + room / 4;
+    if (floats < room) floats = room;
+    return floats <= PAGE_OF_FLOATS ? PAGE_OF_FLOATS : (floats + PAGE_OF_FLOATS - 1) / PAGE_OF_FLOATS * PAGE_OF_FLOATS;
 }
 
-float *em_shared_room(em_shared *s, int64_t floats, int64_t most)
+float *em_shared_room(em_shared *s, int64_t dim, const int64_t *rows)
 {
-    if (floats > most) em_die("%lld floats of an array of at most %lld", (long long)floats, (long long)most);
-    if (most <= s->room) return s->own;
-    int64_t room = next_room(s, most);
+    bool enough = true;
+    for (int r = 0; r < s->num_ranks; r++) enough = enough && rows[r] * dim <= s->room[r];
+    if (enough) return s->own;
     give_back(s);
-    s->room = room;
+    for (int r = 0; r < s->num_ranks; r++) s->room[r] = next_room(s->room[r], rows[r] * dim);
     em_status status = {0};
-    if (s->in_place && share_memory(s, bytes_of(room), &status)) return s->own;
+    if (s->in_place && share_memory(s, &status)) return s->own;
     if (s->in_place) stop_sharing(s, &status);
-    s->array[s->rank] = s->own = em_alloc(room, sizeof(float));
+    s->array[s->rank] = s->own = em_alloc(s->room[s->rank], sizeof(float));
     return s->own;
 }
 
@@ -203,5 +208,6 @@ void em_shared_close(em_shared *s)
     free(s->member);
     free(s->readable);
     free(s->array);
+    free(s->room);
     free(s);
 }

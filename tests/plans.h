@@ -26,15 +26,16 @@ static inline void check_sides(const em_exchange *plan)
     }
 }
 
-/* An array of this rank, filled, whose sizes on the other ranks only MPI knows here. Collective. */
-static inline em_shared *share_rows(int64_t floats, const float *rows)
+/* An array of this rank, filled; here MPI tells how large the others' are. Collective. */
+static inline em_shared *share_rows(int64_t dim, int64_t rows, const float *from)
 {
     em_status status = {0};
     em_shared *s = em_shared_open(MPI_COMM_WORLD, &status);
-    int64_t most;
-    MPI_Allreduce(&floats, &most, 1, MPI_INT64_T, MPI_MAX, MPI_COMM_WORLD);
-    float *own = em_shared_room(s, floats, most);
-    if (floats > 0) memcpy(own, rows, (size_t)floats * sizeof *own);
+    int64_t *all = em_alloc(suite_size(), sizeof *all);
+    MPI_Allgather(&rows, 1, MPI_INT64_T, all, 1, MPI_INT64_T, MPI_COMM_WORLD);
+    float *own = em_shared_room(s, dim, all);
+    if (rows > 0) memcpy(own, from, (size_t)(rows * dim) * sizeof *own);
+    free(all);
     return s;
 }
 
@@ -42,7 +43,7 @@ static inline em_shared *share_rows(int64_t floats, const float *rows)
 static inline void carry(em_exchange *plan, int64_t dim, int64_t rows, const float *from, float *to)
 {
     check_sides(plan);
-    em_shared *s = share_rows(rows * dim, from);
+    em_shared *s = share_rows(dim, rows, from);
     em_arrival arrival = {0};
     for (int times = 0; times < 2; times++) {
         em_exchange_deliver(plan, dim, s, &arrival);

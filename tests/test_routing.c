@@ -108,9 +108,13 @@ static void sums_come_home(void)
                     parts[node * s.T * DIM + j] += (float)(u + 1) * element(j / DIM, j % DIM);
         em_exchange *plan = em_plan_sum_home(MPI_COMM_WORLD, &s.layout, s.T, &cover);
         carry(plan, DIM, here * s.T, parts, home);
-        em_tree_finish(H, cover.node, own, own, home);
-        for (int64_t j = 0; j < own; j++)
-            CU_ASSERT_EQUAL(home[j], (float)(H * (H + 1) / 2) * element(s.own.begin + j / DIM, j % DIM));
+        for (int64_t j = 0; j < own; j++) {
+            const float *part[EM_TREE_MAX_NODES];
+            float sum;
+            for (int node = 0; node < cover.num_nodes; node++) part[node] = home + node * own + j;
+            CU_ASSERT_EQUAL(*em_tree_finish(H, cover.node, 1, part, &sum),
+                            (float)(H * (H + 1) / 2) * element(s.own.begin + j / DIM, j % DIM));
+        }
         free(parts);
         free(home);
         em_exchange_free(plan);
@@ -177,13 +181,16 @@ static void combine_brings_each_choice_its_sum(void)
                         outputs[routing->first_output[e] + (node - first) * rows + r] +=
                             (float)((e + 1) * 16 + slice + routing->row_key[routing->first_row[e] + r]);
         }
+        CU_ASSERT_EQUAL(routing->outputs[suite_rank()], routing->num_outputs);
         carry(routing->combine, 1, routing->num_outputs, outputs, parts);
         int64_t slices = s.layout.slices_per_expert;
         for (int64_t k = 0; k < em_range_size(s.own) * s.S; k++) {
             int64_t key = s.own.begin * s.S + k, e = s.expert[key];
             CU_ASSERT_EQUAL(routing->own_expert[k], e);
-            em_tree_finish(slices, covers[e].node, 1, 1, parts + routing->first_part[k]);
-            CU_ASSERT_EQUAL(parts[routing->first_part[k]],
+            const float *part[EM_TREE_MAX_NODES];
+            float sum;
+            for (int node = 0; node < covers[e].num_nodes; node++) part[node] = parts + routing->first_part[k] + node;
+            CU_ASSERT_EQUAL(*em_tree_finish(slices, covers[e].node, 1, part, &sum),
                             (float)(slices * ((e + 1) * 16 + key) + slices * (slices - 1) / 2));
         }
         free(outputs);

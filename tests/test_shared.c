@@ -37,6 +37,16 @@ static void neighbours_share_a_host(void)
     em_shared_close(s);
 }
 
+/* The same number of floats on every rank. */
+static float *equal_room(em_shared *s, int64_t floats)
+{
+    int64_t *all = em_alloc(suite_size(), sizeof *all);
+    for (int r = 0; r < suite_size(); r++) all[r] = floats;
+    float *own = em_shared_room(s, 1, all);
+    free(all);
+    return own;
+}
+
 /* Floats of rank r's array in one round, and what stands there. */
 static int64_t floats_of(int rank, int round)
 {
@@ -52,15 +62,14 @@ static void arrays_grow_and_are_read(void)
 {
     enum { ROUNDS = 12 };
     em_shared *s = open_shared();
-    int64_t room = 0;
+    int64_t room = 0, *floats = em_alloc(suite_size(), sizeof *floats);
     for (int round = 0; round < ROUNDS; round++) {
-        int64_t most = 0, mine = floats_of(suite_rank(), round);
-        for (int r = 0; r < suite_size(); r++)
-            if (floats_of(r, round) > most) most = floats_of(r, round);
-        float *own = em_shared_room(s, mine, most);
-        CU_ASSERT(s->room >= room && s->room >= most);
+        for (int r = 0; r < suite_size(); r++) floats[r] = floats_of(r, round);
+        int64_t mine = floats[suite_rank()];
+        float *own = em_shared_room(s, 1, floats);
+        CU_ASSERT(s->room[suite_rank()] >= room && s->room[suite_rank()] >= mine);
         CU_ASSERT_EQUAL((uintptr_t)own % 64, 0);
-        room = s->room;
+        room = s->room[suite_rank()];
         for (int64_t i = 0; i < mine; i++) own[i] = element(suite_rank(), round, i);
         em_shared_publish(s);
         for (int r = 0; r < suite_size(); r++)
@@ -68,16 +77,17 @@ static void arrays_grow_and_are_read(void)
                 CU_ASSERT_EQUAL(s->array[r][i], element(r, round, i));
         MPI_Barrier(MPI_COMM_WORLD); /* all have read */
     }
+    free(floats);
     em_shared_close(s);
 }
 
 static void an_array_that_is_large_enough_stays(void)
 {
     em_shared *s = open_shared();
-    float *own = em_shared_room(s, 5000, 5000);
+    float *own = equal_room(s, 5000);
     own[4999] = 7;
-    CU_ASSERT_PTR_EQUAL(em_shared_room(s, 3, 4), own);
-    CU_ASSERT_PTR_EQUAL(em_shared_room(s, 0, 5000), own);
+    CU_ASSERT_PTR_EQUAL(equal_room(s, 3), own);
+    CU_ASSERT_PTR_EQUAL(equal_room(s, 0), own);
     CU_ASSERT_EQUAL(own[4999], 7);
     em_shared_close(s);
 }
@@ -89,7 +99,7 @@ static void arrays_take_turns(void)
     em_shared *turn[2] = {open_shared(), open_shared()};
     for (int round = 0; round < ROUNDS; round++) {
         em_shared *s = turn[round % 2];
-        float *own = em_shared_room(s, FLOATS, FLOATS);
+        float *own = equal_room(s, FLOATS);
         for (int64_t i = 0; i < FLOATS; i++) own[i] = element(suite_rank(), round, i);
         em_shared_publish(s);
         int wrong = 0;
@@ -117,7 +127,7 @@ static int open_files(void)
 static void no_file_stays_open(void)
 {
     em_shared *s = open_shared();
-    em_shared_room(s, 100, 100);
+    equal_room(s, 100);
     CU_ASSERT_EQUAL(open_files(), 0);
     em_shared_close(s);
 }
@@ -133,7 +143,7 @@ static void where_one_rank_cannot_share_none_does(void)
     em_shared *s = open_shared();
     if (suite_rank() == suite_size() - 1) setrlimit(RLIMIT_FSIZE, &small);
     for (int times = 1; times <= 2; times++) {
-        float *own = em_shared_room(s, 1 << 20, times << 20);
+        float *own = equal_room(s, (int64_t)times << 20);
         for (int64_t i = 0; i < 1 << 20; i++) own[i] = (float)times;
         for (int r = 0; r < suite_size(); r++) CU_ASSERT_EQUAL(s->readable[r], r == suite_rank());
         CU_ASSERT_PTR_EQUAL(s->array[suite_rank()], own);

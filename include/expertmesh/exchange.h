@@ -45,9 +45,6 @@ void em_exchange_free(em_exchange *plan);
 void em_exchange_send(em_exchange *plan, int to_rank, int64_t row);
 void em_exchange_receive(em_exchange *plan, int from_rank, int64_t from_row, int64_t row);
 
-/* Move rows of dim floats. Collective over plan->comm. A broken precondition ends the job, so there is no status. */
-void em_exchange_move(const em_exchange *plan, int64_t dim, const float *from, float *to);
-
 /* Where the rows of `to` can be read. Starts zeroed; freed with em_arrival_free; best kept for a whole run, as its memory
  * is. A delivery replaces what the last one left. */
 typedef struct em_arrival {

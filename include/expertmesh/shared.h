@@ -29,7 +29,7 @@ typedef struct em_shared {
     bool *readable;  /* [P] the array of rank r can be read here; always so of its own */
     const float **array; /* [P] that array; NULL while it is empty or where it cannot be read */
     float *own;          /* this rank's */
-    int64_t room;        /* floats in each rank's array, equal on all */
+    int64_t *room;       /* [P] floats in each rank's array */
 } em_shared;
 
 /* An empty array on every rank of comm. NULL where the environment variable EXPERTMESH_RANKS_PER_HOST, which makes each so
@@ -38,10 +38,10 @@ typedef struct em_shared {
 em_shared *em_shared_open(MPI_Comm comm, em_status *status);
 void em_shared_close(em_shared *s);
 
-/* This rank's array, with room for `floats`. most: the largest that any rank asks for in this call, which every rank
- * knows, so that all grow or none does. Never shrinks; contents are lost when it grows. Where memory cannot be shared,
- * rank 0 says so once, and rows go by messages from then on. Collective. */
-float *em_shared_room(em_shared *s, int64_t floats, int64_t most);
+/* This rank's array, with room for rows[rank] rows of dim floats. rows [P]: what every rank asks for, which all must know
+ * alike, so that all grow or none does without a word. Never shrinks; the contents of all are lost when one grows. Where
+ * memory cannot be shared, rank 0 says so once, and rows go by messages from then on. Collective. */
+float *em_shared_room(em_shared *s, int64_t dim, const int64_t *rows);
 
 /* Wait until the ranks of this host have written their arrays, and see what they wrote. Collective. */
 void em_shared_publish(const em_shared *s);
