@@ -12,6 +12,11 @@
 
 /* ---- what it needs ---- */
 
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 em_need em_model_need(const em_source *source, const em_layout *layout, int rank, em_extent extent)
 {
     const em_config *c = &source->config;
@@ -25,12 +30,14 @@ em_need em_model_need(const em_source *source, const em_layout *layout, int rank
     em_range nodes[EM_TREE_MAX_NODES];
     int64_t here = em_tree_cover(c->num_q_heads, em_layout_heads(layout, rank), nodes), all = 0;
     for (int r = 0; r < layout->num_ranks; r++) all += em_tree_cover(c->num_q_heads, em_layout_heads(layout, r), nodes);
-    int64_t in_attention = T * D * (1 + here) + T * C * (3 * heads + 2 * kv_heads) + own * D * all;
-    int64_t in_experts = routed * D * 3 + own * S * D * 3 + 256 * layout->slice_size * 2;
-    int64_t in_output = T * (D + em_range_size(em_embedding_held(layout, rank)));
-    int64_t most = in_attention > in_experts ? in_attention : in_experts;
-    if (in_output > most) most = in_output;
-    return (em_need){em_weights_held(source, layout, rank), (own * D * 3 + T * 1024 + most) * (int64_t)sizeof(float),
+    int64_t parts = larger(T * D * here, routed * D) * 5 / 4; /* a quarter more: see em_shared_room */
+    int64_t came = larger(larger(T, routed), own * larger(all, 3 * S)) * D;
+    int64_t in_attention = T * C * (3 * heads + 2 * kv_heads);
+    int64_t in_experts = routed * D + 256 * layout->slice_size * 2;
+    int64_t in_output = T * em_range_size(em_embedding_held(layout, rank));
+    int64_t most = larger(larger(in_attention, in_experts), in_output);
+    return (em_need){em_weights_held(source, layout, rank),
+                     (own * D * 3 + T * 1024 + parts + came + most) * (int64_t)sizeof(float),
                      em_cache_bytes(c, layout, rank, extent.tokens, extent.num_sequences, extent.lasting)};
 }
 

@@ -194,7 +194,7 @@ float *em_shared_room(em_shared *s, int64_t dim, const int64_t *rows)
 
 void em_shared_publish(const em_shared *s)
 {
-    if (!s->in_place || s->host_size == 1) return;
+    if (s->host_size == 1) return; /* else also where this array goes by messages: another may wait for its turn */
     atomic_thread_fence(memory_order_seq_cst);
     MPI_Barrier(s->host);
     atomic_thread_fence(memory_order_seq_cst);

@@ -1,6 +1,9 @@
 /* Rows between ranks. Element d of row i on rank r is a formula of (r, i, d), so each rank can say what it must receive. */
 #include "plans.h"
 
+#include <signal.h>
+#include <sys/resource.h>
+
 static float element(int rank, int64_t row, int64_t d)
 {
     return (float)(rank * 100003 + row * 307 + d);
@@ -79,6 +82,37 @@ static void rows_of_this_host_stay_where_they_are(void)
                 CU_ASSERT(arrival.came <= row && row + DIM <= arrival.came + arrival.came_room)
         }
     CU_ASSERT_EQUAL(next, 0);
+    MPI_Barrier(MPI_COMM_WORLD); /* all have read */
+    em_arrival_free(&arrival);
+    em_shared_close(s);
+    free(from);
+    em_exchange_free(plan);
+}
+
+/* Rank 0 may make no file as large as its array, so that no rank can share: the same rows come by messages. */
+static void rows_come_where_memory_cannot_be_shared(void)
+{
+    enum { WIDE = 64 };
+    int rank = suite_rank(), size = suite_size();
+    struct rlimit before, small;
+    getrlimit(RLIMIT_FSIZE, &before);
+    small = before;
+    small.rlim_cur = 4096;
+    signal(SIGXFSZ, SIG_IGN);
+    em_exchange *plan = uneven_plan();
+    float *from = rows_of_rank(rank, ROWS, WIDE);
+    if (rank == 0) setrlimit(RLIMIT_FSIZE, &small);
+    em_shared *s = share_rows(WIDE, ROWS, from);
+    setrlimit(RLIMIT_FSIZE, &before);
+    em_arrival arrival = {0};
+    em_exchange_deliver(plan, WIDE, s, &arrival);
+    CU_ASSERT_EQUAL(s->by_message, size > 1);
+    int64_t next = arrival.num_rows;
+    for (int r = 0; r < size; r++)
+        for (int i = 0; i < rows_between(r, rank); i++) {
+            const float *row = arrival.row[--next];
+            for (int64_t d = 0; d < WIDE; d++) CU_ASSERT_EQUAL(row[d], element(r, sent_row(r, rank, i), d));
+        }
     em_arrival_free(&arrival);
     em_shared_close(s);
     free(from);
@@ -175,6 +209,7 @@ int main(int argc, char **argv)
     static const suite_test tests[] = {
         {"rows arrive where the plan says", rows_arrive_where_the_plan_says},
         {"rows of this host stay where they are", rows_of_this_host_stay_where_they_are},
+        {"rows come where memory cannot be shared", rows_come_where_memory_cannot_be_shared},
         {"plans and arrivals are used again", plans_and_arrivals_are_used_again},
         {"one row goes to everyone", one_row_goes_to_everyone},
         {"an empty plan moves nothing", an_empty_plan_moves_nothing},

@@ -31,8 +31,7 @@ typedef struct em_exchange {
     em_row_list *send;    /* [P] rows of `from` for each rank */
     em_row_list *receive; /* [P] rows of `to` for what comes from each rank, in its sending order */
     em_row_list *source;  /* [P] the rows of that rank's `from` that they are */
-    MPI_Datatype
-        *type; /* [P] the rows for each rank, of type_dim floats; MPI_DATATYPE_NULL until they are first sent */
+    MPI_Datatype *type;   /* [P] the rows for each rank, of type_dim floats; made when they are first sent */
     int64_t type_dim;
 } em_exchange;
 

@@ -7,7 +7,7 @@
  *
  * Advantage: a row is read where it lies; between ranks of a host nothing is copied at all. Cost: a rule about time, which
  * no call checks: an array may change only when all have read it. Between the reading of an array and its next change lies
- * at least one other exchange, so that arrays which take turns need no further waiting. */
+ * at least one other exchange (em_shared_publish, of any array), so that arrays which take turns need no more waiting. */
 #ifndef EXPERTMESH_SHARED_H
 #define EXPERTMESH_SHARED_H
 
