@@ -12,18 +12,31 @@ em_exchange *em_exchange_new(MPI_Comm comm)
     MPI_Comm_rank(comm, &plan->rank);
     plan->send = em_zeroed(plan->num_ranks, sizeof *plan->send);
     plan->receive = em_zeroed(plan->num_ranks, sizeof *plan->receive);
+    plan->source = em_zeroed(plan->num_ranks, sizeof *plan->source);
+    plan->type = em_alloc(plan->num_ranks, sizeof *plan->type);
+    for (int r = 0; r < plan->num_ranks; r++) plan->type[r] = MPI_DATATYPE_NULL;
     return plan;
+}
+
+static void forget_types(em_exchange *plan)
+{
+    for (int r = 0; r < plan->num_ranks; r++)
+        if (plan->type[r] != MPI_DATATYPE_NULL) MPI_Type_free(&plan->type[r]); /* leaves MPI_DATATYPE_NULL */
 }
 
 void em_exchange_free(em_exchange *plan)
 {
     if (!plan) return;
+    forget_types(plan);
     for (int r = 0; r < plan->num_ranks; r++) {
         free(plan->send[r].row);
         free(plan->receive[r].row);
+        free(plan->source[r].row);
     }
     free(plan->send);
     free(plan->receive);
+    free(plan->source);
+    free(plan->type);
     free(plan);
 }
 
@@ -43,8 +56,9 @@ void em_exchange_send(em_exchange *plan, int to_rank, int64_t row)
     append(&plan->send[to_rank], row);
 }
 
-void em_exchange_receive(em_exchange *plan, int from_rank, int64_t row)
+void em_exchange_receive(em_exchange *plan, int from_rank, int64_t from_row, int64_t row)
 {
+    append(&plan->source[from_rank], from_row);
     append(&plan->receive[from_rank], row);
 }
 
@@ -72,47 +86,80 @@ static MPI_Datatype rows_type(const em_row_list *list, MPI_Datatype row)
     return type;
 }
 
-/* One datatype a rank; none for this rank itself, whose rows stay here. */
-static void types_of(const em_exchange *plan, const em_row_list *lists, MPI_Datatype row, int *count,
-                     MPI_Datatype *type)
+/* Room for the addresses of all rows that arrive, and for those rows that come by messages. */
+static void make_room(const em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to)
 {
+    int64_t rows = 0, by_message = 0;
     for (int r = 0; r < plan->num_ranks; r++) {
-        count[r] = r != plan->rank && lists[r].count > 0;
-        type[r] = count[r] ? rows_type(&lists[r], row) : MPI_FLOAT;
+        rows += plan->receive[r].count;
+        if (!from->readable[r]) by_message += plan->receive[r].count;
+    }
+    to->num_rows = rows;
+    if (rows > to->row_room) {
+        free(to->row);
+        to->row = em_alloc(rows, sizeof *to->row);
+        to->row_room = rows;
+    }
+    if (by_message * dim > to->came_room) {
+        free(to->came);
+        to->came = em_alloc(by_message * dim, sizeof(float));
+        to->came_room = by_message * dim;
     }
 }
 
-static void free_types(int num_ranks, const int *count, MPI_Datatype *type)
+static void point_at(em_arrival *to, int row, const float *where)
 {
-    for (int r = 0; r < num_ranks; r++)
-        if (count[r]) MPI_Type_free(&type[r]);
+    if (row >= to->num_rows) em_die("row %d of an exchange of %lld rows", row, (long long)to->num_rows);
+    to->row[row] = where;
 }
 
-static void copy_own_rows(const em_exchange *plan, int64_t dim, const float *from, float *to)
+/* The rows for one rank as they lie in this rank's array. Kept with the plan, which may be delivered again. */
+static MPI_Datatype type_for(em_exchange *plan, int rank, int64_t dim, MPI_Datatype row)
 {
-    const em_row_list *out = &plan->send[plan->rank], *in = &plan->receive[plan->rank];
-    if (out->count != in->count) em_die("an exchange keeps %d rows but expects %d", out->count, in->count);
-    for (int i = 0; i < out->count; i++)
-        memcpy(to + in->row[i] * dim, from + out->row[i] * dim, (size_t)dim * sizeof(float));
+    if (plan->type_dim != dim) forget_types(plan);
+    plan->type_dim = dim;
+    if (plan->type[rank] == MPI_DATATYPE_NULL) plan->type[rank] = rows_type(&plan->send[rank], row);
+    return plan->type[rank];
 }
 
-void em_exchange_move(const em_exchange *plan, int64_t dim, const float *from, float *to)
+/* Rows from and to ranks that cannot read each other's arrays. They come one after another, rank by rank. */
+static void carry_rows(em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to)
 {
-    int P = plan->num_ranks;
-    copy_own_rows(plan, dim, from, to);
-    if (P == 1) return;
-    MPI_Datatype row, *type = em_alloc(2 * P, sizeof *type), *in_type = type + P;
+    int started = 0;
+    MPI_Datatype row;
     MPI_Type_contiguous((int)dim, MPI_FLOAT, &row);
-    int *count = em_alloc(2 * P, sizeof(int)), *in_count = count + P, *zero = em_zeroed(P, sizeof(int));
-    types_of(plan, plan->send, row, count, type);
-    types_of(plan, plan->receive, row, in_count, in_type);
-    MPI_Alltoallw(from, count, zero, type, to, in_count, zero, in_type, plan->comm);
-    free_types(P, count, type);
-    free_types(P, in_count, in_type);
+    MPI_Type_commit(&row);
+    MPI_Request *request = em_alloc(2 * plan->num_ranks, sizeof *request);
+    float *next = to->came;
+    for (int r = 0; r < plan->num_ranks; r++) {
+        const em_row_list *in = &plan->receive[r];
+        if (from->readable[r] || in->count == 0) continue;
+        MPI_Irecv(next, in->count, row, r, 0, plan->comm, &request[started++]);
+        for (int i = 0; i < in->count; i++, next += dim) point_at(to, in->row[i], next);
+    }
+    for (int r = 0; r < plan->num_ranks; r++)
+        if (!from->readable[r] && plan->send[r].count > 0)
+            MPI_Isend(from->own, 1, type_for(plan, r, dim, row), r, 0, plan->comm, &request[started++]);
+    MPI_Waitall(started, request, MPI_STATUSES_IGNORE);
     MPI_Type_free(&row);
-    free(type);
-    free(count);
-    free(zero);
+    free(request);
+}
+
+void em_exchange_deliver(em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to)
+{
+    make_room(plan, dim, from, to);
+    em_shared_publish(from);
+    for (int r = 0; r < plan->num_ranks; r++)
+        for (int i = 0; from->readable[r] && i < plan->receive[r].count; i++)
+            point_at(to, plan->receive[r].row[i], from->array[r] + plan->source[r].row[i] * dim);
+    if (from->by_message) carry_rows(plan, dim, from, to);
+}
+
+void em_arrival_free(em_arrival *arrival)
+{
+    free(arrival->row);
+    free(arrival->came);
+    *arrival = (em_arrival){0};
 }
 
 int64_t em_exchange_rows_to_others(const em_exchange *plan)

@@ -12,6 +12,11 @@
 
 /* ---- what it needs ---- */
 
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 em_need em_model_need(const em_source *source, const em_layout *layout, int rank, em_extent extent)
 {
     const em_config *c = &source->config;
@@ -25,12 +30,14 @@ em_need em_model_need(const em_source *source, const em_layout *layout, int rank
     em_range nodes[EM_TREE_MAX_NODES];
     int64_t here = em_tree_cover(c->num_q_heads, em_layout_heads(layout, rank), nodes), all = 0;
     for (int r = 0; r < layout->num_ranks; r++) all += em_tree_cover(c->num_q_heads, em_layout_heads(layout, r), nodes);
-    int64_t in_attention = T * D * (1 + here) + T * C * (3 * heads + 2 * kv_heads) + own * D * all;
-    int64_t in_experts = routed * D * 3 + own * S * D * 3 + 256 * layout->slice_size * 2;
-    int64_t in_output = T * (D + em_range_size(em_embedding_held(layout, rank)));
-    int64_t most = in_attention > in_experts ? in_attention : in_experts;
-    if (in_output > most) most = in_output;
-    return (em_need){em_weights_held(source, layout, rank), (own * D * 3 + T * 1024 + most) * (int64_t)sizeof(float),
+    int64_t parts = larger(T * D * here, routed * D) * 5 / 4; /* a quarter more: see em_shared_room */
+    int64_t came = larger(larger(T, routed), own * larger(all, 3 * S)) * D;
+    int64_t in_attention = T * C * (3 * heads + 2 * kv_heads);
+    int64_t in_experts = routed * D + 256 * layout->slice_size * 2;
+    int64_t in_output = T * em_range_size(em_embedding_held(layout, rank));
+    int64_t most = larger(larger(in_attention, in_experts), in_output);
+    return (em_need){em_weights_held(source, layout, rank),
+                     (own * D * 3 + T * 1024 + parts + came + most) * (int64_t)sizeof(float),
                      em_cache_bytes(c, layout, rank, extent.tokens, extent.num_sequences, extent.lasting)};
 }
 
@@ -98,6 +105,14 @@ static bool agree_on_loops(MPI_Comm comm, const em_source *source, em_manner man
     return em_agree(comm, status);
 }
 
+/* Arrays for the rows that ranks read of each other; they grow with the first step. */
+static bool open_arrays(em_model *model, em_status *status)
+{
+    model->x = em_shared_open(model->comm, status);
+    if (model->x) model->parts = em_shared_open(model->comm, status);
+    return model->parts != NULL;
+}
+
 bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, em_extent extent, em_manner manner,
                    em_progress *progress, void *context, em_status *status)
 {
@@ -112,7 +127,7 @@ bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, em_e
     model->head_cover = em_head_cover(&model->layout);
     model->expert_cover = em_expert_covers(&model->layout);
     model->inputs = em_zeroed(2 + em_range_size(em_layout_heads(&model->layout, model->rank)), sizeof(em_inputs));
-    if (agree_on_loops(model->comm, source, manner, status) &&
+    if (agree_on_loops(model->comm, source, manner, status) && open_arrays(model, status) &&
         check_memory(model->comm, source, &model->layout, model->rank, extent, status)) {
         em_weights_load(&model->weights, source, &model->layout, model->rank, progress, context, status);
         if (em_agree(model->comm, status)) return true;
@@ -131,6 +146,9 @@ void em_model_close(em_model *model)
     for (int64_t i = 0; i < 2 + em_range_size(em_layout_heads(&model->layout, model->rank)); i++)
         em_inputs_free(&model->inputs[i]);
     free(model->inputs);
+    em_arrival_free(&model->arrival);
+    em_shared_close(model->x);
+    em_shared_close(model->parts);
     if (model->comm != MPI_COMM_NULL) MPI_Comm_free(&model->comm);
     *model = (em_model){.comm = MPI_COMM_NULL};
 }
@@ -155,7 +173,7 @@ typedef struct em_pass {
     em_profile *profile;
     int64_t T, own, first; /* tokens in all, here, and the first of those here */
     float *h;              /* [T_r, D] the residual stream */
-    float *x;              /* [T_r, D] a norm of it */
+    float *x;              /* [T_r, D] a norm of it, in model->x */
     float *delta;          /* [T_r, D] what a stage adds */
     float *rope;           /* [T, C] */
     em_exchange *gather, *sum_home;
@@ -166,14 +184,24 @@ static const em_matrix *blocks_of(const em_pass *pass, em_tensor tensor, int64_t
     return em_weights_of(&pass->model->weights, tensor, layer);
 }
 
-/* Move rows; first wait for all, so that waiting and moving are told apart. */
-static void move(em_pass *pass, int64_t layer, em_phase phase, const em_exchange *plan, const float *from, float *to)
+/* This rank's part of an array: rows[rank] of D. rows [P]. */
+static float *make_room(em_pass *pass, em_shared *array, const int64_t *rows)
 {
-    em_exchange_wait(pass->model->comm);
+    return em_shared_room(array, pass->model->config.emb_size, rows);
+}
+
+/* Bring rows to where they are needed; first wait for all, so that waiting and bringing are told apart. Returns where each
+ * lies, until the next delivery. */
+static const float *const *deliver(em_pass *pass, int64_t layer, em_phase phase, em_exchange *plan,
+                                   const em_shared *from)
+{
+    em_model *m = pass->model;
+    em_exchange_wait(m->comm);
     em_profile_lap(pass->profile, layer, EM_PHASE_WAIT);
-    em_exchange_move(plan, pass->model->config.emb_size, from, to);
+    em_exchange_deliver(plan, m->config.emb_size, from, &m->arrival);
     em_profile_lap(pass->profile, layer, phase);
     em_profile_sent(pass->profile, layer, phase, em_exchange_rows_to_others(plan));
+    return m->arrival.row;
 }
 
 static void norm(em_pass *pass, em_tensor tensor, int64_t layer, const float *x, float *y)
@@ -198,12 +226,14 @@ static void embed(em_pass *pass)
     const em_matrix *blocks = blocks_of(pass, EM_EMBEDDING, 0);
     em_stand(-1, "embedding");
     em_exchange *plan = em_plan_embedding(m->comm, &m->layout, b->num_tokens, b->token_id);
-    int64_t rows = em_embedding_look_up(&m->config, &m->layout, m->rank, blocks, b->num_tokens, b->token_id, NULL);
-    float *found = em_alloc(rows * m->config.emb_size, sizeof(float));
+    int64_t D = m->config.emb_size, *rows = em_zeroed(m->num_ranks, sizeof *rows);
+    for (int64_t t = 0; t < b->num_tokens; t++) rows[em_layout_vocab_owner(&m->layout, b->token_id[t])]++;
+    float *found = make_room(pass, m->parts, rows);
+    free(rows);
     em_embedding_look_up(&m->config, &m->layout, m->rank, blocks, b->num_tokens, b->token_id, found);
     em_profile_lap(pass->profile, m->config.num_layers, EM_PHASE_EMBEDDING);
-    move(pass, m->config.num_layers, EM_PHASE_EMBEDDING, plan, found, pass->h);
-    free(found);
+    const float *const *row = deliver(pass, m->config.num_layers, EM_PHASE_EMBEDDING, plan, m->parts);
+    for (int64_t t = 0; t < pass->own; t++) memcpy(pass->h + t * D, row[t], (size_t)D * sizeof(float));
     em_exchange_free(plan);
 }
 
@@ -232,16 +262,8 @@ static void record_heads(em_pass *pass, int64_t layer, const em_attention *a, co
     em_trace_put(pass->trace, EM_ATTN_V, layer, row, T, own.begin * C, em_range_size(own) * C, s->v + skip, kv_width);
 }
 
-/* Where the rows of x [T, D] lie. Freed with free. */
-static const float **rows_of(int64_t T, int64_t D, const float *x)
-{
-    const float **row = em_alloc(T, sizeof *row);
-    for (int64_t t = 0; t < T; t++) row[t] = x + t * D;
-    return row;
-}
-
-/* The heads here at work on x [T, D]: parts [nodes here, T, D]. */
-static void run_heads(em_pass *pass, int64_t layer, const float *x, float *parts)
+/* The heads here at work on x, T rows of D: parts [nodes here, T, D]. */
+static void run_heads(em_pass *pass, int64_t layer, const float *const *x, float *parts)
 {
     em_model *m = pass->model;
     const em_cover *cover = &m->head_cover;
@@ -258,9 +280,7 @@ static void run_heads(em_pass *pass, int64_t layer, const float *x, float *parts
     int64_t kv_width = pass->T * em_range_size(a.kv_heads) * m->config.key_size;
     head_state s = {em_alloc(width, sizeof(float)), em_alloc(kv_width, sizeof(float)),
                     em_alloc(kv_width, sizeof(float)), em_alloc(width, sizeof(float))};
-    const float **row = rows_of(pass->T, m->config.emb_size, x);
-    em_attention_project(&a, pass->T, row, pass->rope, s.q, s.k, s.v);
-    free(row);
+    em_attention_project(&a, pass->T, x, pass->rope, s.q, s.k, s.v);
     em_cache_put(pass->cache, layer, pass->batch, s.k, s.v);
     em_attention_attend(&a, pass->batch, pass->cache, layer, s.q, s.z);
     em_attention_output(&a, pass->T, s.z, cover->first_node[m->rank + 1] - cover->first_node[m->rank],
@@ -274,29 +294,47 @@ static void run_heads(em_pass *pass, int64_t layer, const float *x, float *parts
     free(s.z);
 }
 
-static void attend(em_pass *pass, int64_t layer)
+/* The sums of the heads here: [nodes here, T, D]. */
+static float *room_for_sums(em_pass *pass)
+{
+    em_model *m = pass->model;
+    const int *first = m->head_cover.first_node;
+    int64_t *rows = em_alloc(m->num_ranks, sizeof *rows);
+    for (int r = 0; r < m->num_ranks; r++) rows[r] = (first[r + 1] - first[r]) * pass->T;
+    float *parts = make_room(pass, m->parts, rows);
+    free(rows);
+    return parts;
+}
+
+/* delta [T_r, D] = the norm of each token's sum over all heads. home: parts [all nodes, T_r], each of D. */
+static void finish_heads(em_pass *pass, int64_t layer, const float *const *home)
 {
     em_model *m = pass->model;
     const em_cover *cover = &m->head_cover;
-    int64_t D = m->config.emb_size, size = pass->own * D;
-    int nodes_here = cover->first_node[m->rank + 1] - cover->first_node[m->rank];
+    int64_t D = m->config.emb_size;
+    const float *scale = em_weights_common(&m->weights, EM_ATTN_NORM_POST, layer);
+    const float **part = em_alloc(cover->num_nodes, sizeof *part);
+    float *sum = em_alloc(D, sizeof *sum);
+    for (int64_t t = 0; t < pass->own; t++) {
+        for (int node = 0; node < cover->num_nodes; node++) part[node] = home[node * pass->own + t];
+        em_rms_norm(1, D, em_tree_finish(m->config.num_q_heads, cover->node, D, part, sum), scale,
+                    m->config.rms_norm_eps, pass->delta + t * D);
+    }
+    free(part);
+    free(sum);
+}
+
+static void attend(em_pass *pass, int64_t layer)
+{
+    em_model *m = pass->model;
     em_stand((int)layer, "attention");
     norm(pass, EM_ATTN_NORM_PRE, layer, pass->h, pass->x);
     em_profile_lap(pass->profile, layer, EM_PHASE_ATTENTION);
-
-    float *all = em_alloc(nodes_here > 0 ? pass->T * D : 0, sizeof(float));
-    float *parts = em_alloc(nodes_here * pass->T * D, sizeof(float));
-    move(pass, layer, EM_PHASE_GATHER, pass->gather, pass->x, all);
-    if (nodes_here > 0) run_heads(pass, layer, all, parts);
-    free(all);
-
-    float *home = em_alloc(cover->num_nodes * size, sizeof(float));
-    move(pass, layer, EM_PHASE_SUM, pass->sum_home, parts, home);
-    free(parts);
-    em_tree_finish(m->config.num_q_heads, cover->node, size, size, home);
-    norm(pass, EM_ATTN_NORM_POST, layer, home, pass->delta);
-    em_add(size, pass->delta, pass->h);
-    free(home);
+    const float *const *x = deliver(pass, layer, EM_PHASE_GATHER, pass->gather, m->x);
+    float *parts = room_for_sums(pass);
+    if (em_range_size(em_layout_heads(&m->layout, m->rank)) > 0) run_heads(pass, layer, x, parts);
+    finish_heads(pass, layer, deliver(pass, layer, EM_PHASE_SUM, pass->sum_home, m->parts));
+    em_add(pass->own * m->config.emb_size, pass->delta, pass->h);
     em_profile_lap(pass->profile, layer, EM_PHASE_SUM);
 }
 
@@ -363,26 +401,25 @@ static void record_hidden(void *context, em_range neurons, int64_t first_row, in
     em_profile_lap(r->pass->profile, r->layer, EM_PHASE_TRACE);
 }
 
-/* delta [T_r, D] = each token's experts, in order of choice: parts, summed along the tree, times the router's weight. */
-static void weigh_choices(em_pass *pass, const em_routing *routing, const float *weight, float *parts)
+/* delta [T_r, D] = each token's experts, in order of choice: parts, summed along the tree, times the router's weight.
+ * home: parts [num_parts], each of D. */
+static void weigh_choices(em_pass *pass, const em_routing *routing, const float *weight, const float *const *home)
 {
     em_model *m = pass->model;
-    int64_t D = m->config.emb_size, S = m->config.num_selected_experts;
+    int64_t D = m->config.emb_size, S = m->config.num_selected_experts, slices = m->layout.slices_per_expert;
+    float *sum = em_alloc(D, sizeof *sum);
     memset(pass->delta, 0, (size_t)(pass->own * D) * sizeof(float));
-    for (int64_t key = 0; key < pass->own * S; key++)
-        em_add_scaled(D, weight[key], parts + routing->first_part[key] * D, pass->delta + key / S * D);
+    for (int64_t key = 0; key < pass->own * S; key++) {
+        const em_range *nodes = m->expert_cover[routing->own_expert[key]].node;
+        const float *whole = em_tree_finish(slices, nodes, D, home + routing->first_part[key], sum);
+        em_add_scaled(D, weight[key], whole, pass->delta + key / S * D);
+    }
+    free(sum);
 }
 
-static void finish_trees(em_pass *pass, const em_routing *routing, float *parts)
-{
-    em_model *m = pass->model;
-    int64_t D = m->config.emb_size, keys = pass->own * m->config.num_selected_experts;
-    for (int64_t key = 0; key < keys; key++)
-        em_tree_finish(m->layout.slices_per_expert, m->expert_cover[routing->own_expert[key]].node, D, D,
-                       parts + routing->first_part[key] * D);
-}
-
-static void run_experts(em_pass *pass, int64_t layer, const em_routing *routing, const float *rows, float *outputs)
+/* rows [R], each of D, to outputs [num_outputs, D]. */
+static void run_experts(em_pass *pass, int64_t layer, const em_routing *routing, const float *const *rows,
+                        float *outputs)
 {
     em_model *m = pass->model;
     em_experts experts = {.config = &m->config,
@@ -398,10 +435,8 @@ static void run_experts(em_pass *pass, int64_t layer, const em_routing *routing,
                           .inputs = m->inputs};
     hidden_record context = {pass, routing, layer};
     bool recorded = em_trace_wants(pass->trace, EM_FFN_HIDDEN, layer);
-    const float **row = rows_of(routing->num_rows, m->config.emb_size, rows);
-    em_experts_run(&experts, routing->first_row, row, routing->first_output, outputs, recorded ? record_hidden : NULL,
+    em_experts_run(&experts, routing->first_row, rows, routing->first_output, outputs, recorded ? record_hidden : NULL,
                    &context);
-    free(row);
     em_profile_lap(pass->profile, layer, EM_PHASE_EXPERTS);
 }
 
@@ -423,24 +458,16 @@ static void feed_forward(em_pass *pass, int64_t layer)
     em_routing *routing = route(pass, layer, weight);
 
     em_stand((int)layer, "dispatch");
-    float *rows = em_alloc(routing->num_rows * D, sizeof(float));
-    move(pass, layer, EM_PHASE_DISPATCH, routing->dispatch, pass->x, rows);
+    const float *const *rows = deliver(pass, layer, EM_PHASE_DISPATCH, routing->dispatch, m->x);
     em_stand((int)layer, "experts");
-    float *outputs = em_alloc(routing->num_outputs * D, sizeof(float));
-    run_experts(pass, layer, routing, rows, outputs);
-    free(rows);
+    run_experts(pass, layer, routing, rows, make_room(pass, m->parts, routing->outputs));
 
     em_stand((int)layer, "combine");
-    float *parts = em_alloc(routing->num_parts * D, sizeof(float));
-    move(pass, layer, EM_PHASE_COMBINE, routing->combine, outputs, parts);
-    free(outputs);
-    finish_trees(pass, routing, parts);
-    weigh_choices(pass, routing, weight, parts);
+    weigh_choices(pass, routing, weight, deliver(pass, layer, EM_PHASE_COMBINE, routing->combine, m->parts));
     norm(pass, EM_FFN_NORM_POST, layer, pass->delta, pass->delta);
     em_add(pass->own * D, pass->delta, pass->h);
     em_profile_lap(pass->profile, layer, EM_PHASE_COMBINE);
     record_exchange(pass, layer, routing);
-    free(parts);
     free(weight);
     em_routing_free(routing);
 }
@@ -554,21 +581,20 @@ static void output(em_pass *pass, em_outcome *outcome)
     bool *needs = em_alloc(m->num_ranks, sizeof *needs);
     for (int r = 0; r < m->num_ranks; r++) needs[r] = em_range_size(em_layout_vocab_units(&m->layout, r)) > 0;
     em_exchange *plan = em_plan_gather(m->comm, &m->layout, pass->T, needs);
-    float *x = em_alloc(needs[m->rank] ? pass->T * D : 0, sizeof(float));
-    move(pass, outer, EM_PHASE_OUTPUT, plan, pass->x, x);
+    const float *const *x = deliver(pass, outer, EM_PHASE_OUTPUT, plan, m->x);
 
     bool recorded = em_trace_wants(pass->trace, EM_LOGITS, 0);
     int64_t N = b->num_sequences, rows = recorded ? pass->T : N, *last_row = em_alloc(N, sizeof *last_row);
+    const float **last = em_alloc(N, sizeof *last);
     for (int64_t s = 0; s < N; s++) {
-        int64_t last = b->first_token[s + 1] - 1;
-        last_row[s] = recorded ? last : s;
-        if (!recorded && needs[m->rank]) memmove(x + s * D, x + last * D, (size_t)D * sizeof(float));
+        int64_t t = b->first_token[s + 1] - 1;
+        last_row[s] = recorded ? t : s;
+        last[s] = needs[m->rank] ? x[t] : NULL;
     }
-    const float **row = rows_of(rows, D, x);
     float *logits = em_alloc(rows * em_range_size(held), sizeof(float));
-    em_embedding_logits(&m->config, &m->layout, m->rank, blocks_of(pass, EM_EMBEDDING, 0), rows, row, m->compute,
-                        &m->inputs[0], logits);
-    free(row);
+    em_embedding_logits(&m->config, &m->layout, m->rank, blocks_of(pass, EM_EMBEDDING, 0), rows, recorded ? x : last,
+                        m->compute, &m->inputs[0], logits);
+    free(last);
     find_best(pass, held, logits, last_row, outcome);
     if (pass->step->all_scores) bring_scores(pass, logits, last_row, outcome);
     em_profile_lap(pass->profile, outer, EM_PHASE_OUTPUT);
@@ -578,7 +604,6 @@ static void output(em_pass *pass, em_outcome *outcome)
     em_profile_lap(pass->profile, outer, EM_PHASE_TRACE);
     free(logits);
     free(last_row);
-    free(x);
     free(needs);
     em_exchange_free(plan);
 }
@@ -592,7 +617,11 @@ static void open_pass(em_pass *pass)
     pass->own = em_range_size(own);
     pass->first = own.begin;
     pass->h = em_alloc(size, sizeof(float));
-    pass->x = em_alloc(size, sizeof(float));
+    int64_t *rows = em_alloc(m->num_ranks, sizeof *rows);
+    for (int r = 0; r < m->num_ranks; r++)
+        rows[r] = em_range_size(em_layout_tokens(&m->layout, pass->batch->num_tokens, r));
+    pass->x = make_room(pass, m->x, rows);
+    free(rows);
     pass->delta = em_alloc(size, sizeof(float));
     pass->rope = em_alloc(pass->T * m->config.key_size, sizeof(float));
     em_rope_table(pass->T, m->config.key_size, pass->batch->position, m->config.rope_base, pass->rope);
@@ -606,7 +635,6 @@ static void open_pass(em_pass *pass)
 static void close_pass(em_pass *pass)
 {
     free(pass->h);
-    free(pass->x);
     free(pass->delta);
     free(pass->rope);
     em_exchange_free(pass->gather);

@@ -42,25 +42,33 @@ void em_tree_sum(em_range node, int64_t count, em_leaf *leaf, void *context, flo
 
 typedef struct finish_walk {
     const em_range *nodes;
-    int64_t stride, count;
-    float *parts;
+    const float *const *part;
+    int64_t count;
     int next; /* the first node not yet used */
 } finish_walk;
 
-/* The value of a node, in the place of its leftmost part. */
-static float *finish(finish_walk *walk, em_range node)
+static bool is_part(const finish_walk *walk, em_range node)
 {
-    em_range here = walk->nodes[walk->next];
-    if (here.begin == node.begin && here.end == node.end) return walk->parts + walk->stride * walk->next++;
-    float *left = finish(walk, (em_range){node.begin, middle(node)});
-    float *right = finish(walk, (em_range){middle(node), node.end});
-    em_add(walk->count, right, left);
-    return left;
+    return walk->nodes[walk->next].begin == node.begin && walk->nodes[walk->next].end == node.end;
 }
 
-void em_tree_finish(int64_t num_leaves, const em_range *nodes, int64_t stride, int64_t count, float *parts)
+/* The value of a node: a part as it lies, or else in sum. */
+static const float *finish(finish_walk *walk, em_range node, float *sum)
 {
-    finish(&(finish_walk){nodes, stride, count, parts, 0}, (em_range){0, num_leaves});
+    if (is_part(walk, node)) return walk->part[walk->next++];
+    em_range right_half = {middle(node), node.end};
+    const float *left = finish(walk, (em_range){node.begin, middle(node)}, sum);
+    float *right_sum = is_part(walk, right_half) ? NULL : em_alloc(walk->count, sizeof(float));
+    const float *right = finish(walk, right_half, right_sum);
+    for (int64_t i = 0; i < walk->count; i++) sum[i] = left[i] + right[i];
+    free(right_sum);
+    return sum;
+}
+
+const float *em_tree_finish(int64_t num_leaves, const em_range *nodes, int64_t count, const float *const *part,
+                            float *sum)
+{
+    return finish(&(finish_walk){nodes, part, count, 0}, (em_range){0, num_leaves}, sum);
 }
 
 em_cover em_cover_make(int64_t num_leaves, int num_ranks, const em_range *run)

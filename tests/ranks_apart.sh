@@ -36,4 +36,13 @@ EXPERTMESH_ISA=plain "$program" run "${model[@]}" --trace plain.h5 >out 2>err
 status=0
 EXPERTMESH_ISA=none "$program" run "${model[@]}" >out 2>err || status=$?
 [ $status = 64 ] && grep -q 'EXPERTMESH_ISA is "none"' err
+
+# one rank's wrong number of ranks a host is everyone's
+for wrong in 0 two ''; do
+    status=0
+    timeout 30 mpirun -n 2 "$program" run "${model[@]}" : \
+        -n 1 env EXPERTMESH_RANKS_PER_HOST="$wrong" "$program" run "${model[@]}" >out 2>err || status=$?
+    [ $status = 64 ] && grep -q "EXPERTMESH_RANKS_PER_HOST is \"$wrong\"" err
+    [ "$(grep -c '^expertmesh: ' err)" = 1 ]
+done
 echo 'ranks that do not see the same are told so'

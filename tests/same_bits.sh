@@ -27,6 +27,12 @@ same() {
 printf '1 2 3\n200 100 50 25 12 6 3\n7\n%s\n' "$(seq -s ' ' 0 150)" >prompts
 options=(--preset tiny --seed 3 --tokens-file prompts)
 same 'tiny, 4 prompts' 2 3 4 5 6 8 12
+# As if on several hosts: rows by messages, all or some.
+for ranks_per_host in 1 2 4; do
+    export EXPERTMESH_RANKS_PER_HOST=$ranks_per_host
+    same "tiny, $ranks_per_host ranks a host" 2 3 6
+done
+unset EXPERTMESH_RANKS_PER_HOST
 options=(--preset tiny --seed 3 --tokens '5 6')
 same 'two tokens' 3 5 12
 options=(--preset tiny --seed 4 --storage int8 --ffn-kind mlp --ffn-size 101 --num-q-heads 9 --num-kv-heads 3 --tokens-file prompts)

@@ -1,10 +1,8 @@
 /* Rows between ranks. Element d of row i on rank r is a formula of (r, i, d), so each rank can say what it must receive. */
-#include "suite.h"
+#include "plans.h"
 
-#include "expertmesh/exchange.h"
-
-#include <stdlib.h>
-#include <string.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 static float element(int rank, int64_t row, int64_t d)
 {
@@ -30,49 +28,139 @@ static int64_t sent_row(int p, int q, int i)
     return i % 2 == 0 ? 2 * i + q : 40 - i - p % 3;
 }
 
-static void rows_arrive_where_the_plan_says(void)
+enum { ROWS = 64, DIM = 13 };
+
+/* What comes to a rank is put down backwards. */
+static em_exchange *uneven_plan(void)
 {
-    enum { ROWS = 64, DIM = 13 };
     int rank = suite_rank(), size = suite_size();
     em_exchange *plan = em_exchange_new(MPI_COMM_WORLD);
-    int64_t arriving = 0;
+    int64_t next = 0;
     for (int r = 0; r < size; r++) {
         for (int i = 0; i < rows_between(rank, r); i++) em_exchange_send(plan, r, sent_row(rank, r, i));
-        arriving += rows_between(r, rank);
+        next += rows_between(r, rank);
     }
-    /* what comes is put down backwards */
-    int64_t next = arriving;
     for (int r = 0; r < size; r++)
-        for (int i = 0; i < rows_between(r, rank); i++) em_exchange_receive(plan, r, --next);
-    float *from = rows_of_rank(rank, ROWS, DIM), *to = em_alloc((arriving + 1) * DIM, sizeof *to);
-    for (int64_t d = 0; d < DIM; d++) to[arriving * DIM + d] = -1;
-    em_exchange_move(plan, DIM, from, to);
-    next = arriving;
+        for (int i = 0; i < rows_between(r, rank); i++) em_exchange_receive(plan, r, sent_row(r, rank, i), --next);
+    return plan;
+}
+
+static void rows_arrive_where_the_plan_says(void)
+{
+    int rank = suite_rank(), size = suite_size();
+    em_exchange *plan = uneven_plan();
+    int64_t next = 0;
+    for (int r = 0; r < size; r++) next += rows_between(r, rank);
+    float *from = rows_of_rank(rank, ROWS, DIM), *to = em_alloc(next * DIM, sizeof *to);
+    carry(plan, DIM, ROWS, from, to);
     for (int r = 0; r < size; r++)
         for (int i = 0; i < rows_between(r, rank); i++) {
             next--;
             for (int64_t d = 0; d < DIM; d++) CU_ASSERT_EQUAL(to[next * DIM + d], element(r, sent_row(r, rank, i), d));
         }
-    for (int64_t d = 0; d < DIM; d++) CU_ASSERT_EQUAL(to[arriving * DIM + d], -1);
     free(from);
     free(to);
     em_exchange_free(plan);
 }
 
+/* No copy is made of a row that lies on this host; every other lies in the arrival's own memory. */
+static void rows_of_this_host_stay_where_they_are(void)
+{
+    int rank = suite_rank(), size = suite_size();
+    em_exchange *plan = uneven_plan();
+    float *from = rows_of_rank(rank, ROWS, DIM);
+    em_shared *s = share_rows(DIM, ROWS, from);
+    em_arrival arrival = {0};
+    em_exchange_deliver(plan, DIM, s, &arrival);
+    int64_t next = arrival.num_rows;
+    for (int r = 0; r < size; r++)
+        for (int i = 0; i < rows_between(r, rank); i++) {
+            const float *row = arrival.row[--next];
+            if (s->readable[r])
+                CU_ASSERT_PTR_EQUAL(row, s->array[r] + sent_row(r, rank, i) * DIM)
+            else
+                CU_ASSERT(arrival.came <= row && row + DIM <= arrival.came + arrival.came_room)
+        }
+    CU_ASSERT_EQUAL(next, 0);
+    MPI_Barrier(MPI_COMM_WORLD); /* all have read */
+    em_arrival_free(&arrival);
+    em_shared_close(s);
+    free(from);
+    em_exchange_free(plan);
+}
+
+/* Rank 0 may make no file as large as its array, so that no rank can share: the same rows come by messages. */
+static void rows_come_where_memory_cannot_be_shared(void)
+{
+    enum { WIDE = 64 };
+    int rank = suite_rank(), size = suite_size();
+    struct rlimit before, small;
+    getrlimit(RLIMIT_FSIZE, &before);
+    small = before;
+    small.rlim_cur = 4096;
+    signal(SIGXFSZ, SIG_IGN);
+    em_exchange *plan = uneven_plan();
+    float *from = rows_of_rank(rank, ROWS, WIDE);
+    if (rank == 0) setrlimit(RLIMIT_FSIZE, &small);
+    em_shared *s = share_rows(WIDE, ROWS, from);
+    setrlimit(RLIMIT_FSIZE, &before);
+    em_arrival arrival = {0};
+    em_exchange_deliver(plan, WIDE, s, &arrival);
+    CU_ASSERT_EQUAL(s->by_message, size > 1);
+    int64_t next = arrival.num_rows;
+    for (int r = 0; r < size; r++)
+        for (int i = 0; i < rows_between(r, rank); i++) {
+            const float *row = arrival.row[--next];
+            for (int64_t d = 0; d < WIDE; d++) CU_ASSERT_EQUAL(row[d], element(r, sent_row(r, rank, i), d));
+        }
+    em_arrival_free(&arrival);
+    em_shared_close(s);
+    free(from);
+    em_exchange_free(plan);
+}
+
+/* A plan is used again with rows of another width, and an arrival for another plan. */
+static void plans_and_arrivals_are_used_again(void)
+{
+    int rank = suite_rank(), size = suite_size();
+    em_exchange *plan = uneven_plan(), *few = em_exchange_new(MPI_COMM_WORLD);
+    em_exchange_send(few, (rank + 1) % size, 5);
+    em_exchange_receive(few, (rank + size - 1) % size, 5, 0);
+    em_arrival arrival = {0};
+    for (int64_t dim = 1; dim <= 5; dim += 2) {
+        float *from = rows_of_rank(rank, ROWS, dim);
+        em_shared *s = share_rows(dim, ROWS, from);
+        em_exchange_deliver(plan, dim, s, &arrival);
+        int64_t next = arrival.num_rows;
+        for (int r = 0; r < size; r++)
+            for (int i = 0; i < rows_between(r, rank); i++)
+                CU_ASSERT_EQUAL(arrival.row[--next][dim - 1], element(r, sent_row(r, rank, i), dim - 1));
+        em_exchange_deliver(few, dim, s, &arrival);
+        CU_ASSERT_EQUAL(arrival.num_rows, 1);
+        CU_ASSERT_EQUAL(arrival.row[0][0], element((rank + size - 1) % size, 5, 0));
+        MPI_Barrier(MPI_COMM_WORLD); /* all have read */
+        em_shared_close(s);
+        free(from);
+    }
+    em_arrival_free(&arrival);
+    em_exchange_free(plan);
+    em_exchange_free(few);
+}
+
 static void one_row_goes_to_everyone(void)
 {
-    enum { DIM = 6144 };
+    enum { WIDE = 6144 };
     int rank = suite_rank(), size = suite_size();
     em_exchange *plan = em_exchange_new(MPI_COMM_WORLD);
     for (int r = 0; r < size; r++) {
         em_exchange_send(plan, r, 1);
-        em_exchange_receive(plan, r, r);
+        em_exchange_receive(plan, r, 1, r);
     }
     CU_ASSERT_EQUAL(em_exchange_rows_to_others(plan), size - 1);
-    float *from = rows_of_rank(rank, 2, DIM), *to = em_alloc((int64_t)size * DIM, sizeof *to);
-    em_exchange_move(plan, DIM, from, to);
+    float *from = rows_of_rank(rank, 2, WIDE), *to = em_alloc((int64_t)size * WIDE, sizeof *to);
+    carry(plan, WIDE, 2, from, to);
     for (int r = 0; r < size; r++)
-        for (int64_t d = 0; d < DIM; d += 1000) CU_ASSERT_EQUAL(to[r * DIM + d], element(r, 1, d));
+        for (int64_t d = 0; d < WIDE; d += 1000) CU_ASSERT_EQUAL(to[r * WIDE + d], element(r, 1, d));
     free(from);
     free(to);
     em_exchange_free(plan);
@@ -82,7 +170,8 @@ static void an_empty_plan_moves_nothing(void)
 {
     em_exchange *plan = em_exchange_new(MPI_COMM_WORLD);
     float from = 1, to = 2;
-    em_exchange_move(plan, 1, &from, &to);
+    carry(plan, 1, 1, &from, &to);
+    carry(plan, 1, 0, NULL, &to);
     CU_ASSERT_EQUAL(to, 2);
     CU_ASSERT_EQUAL(em_exchange_rows_to_others(plan), 0);
     em_exchange_free(plan);
@@ -90,13 +179,12 @@ static void an_empty_plan_moves_nothing(void)
 
 static void only_one_rank_has_rows(void)
 {
-    enum { DIM = 3 };
     int rank = suite_rank(), size = suite_size();
     em_exchange *plan = em_exchange_new(MPI_COMM_WORLD);
     for (int r = 0; rank == size - 1 && r < size; r++) em_exchange_send(plan, r, r);
-    em_exchange_receive(plan, size - 1, 0);
+    em_exchange_receive(plan, size - 1, rank, 0);
     float *from = rows_of_rank(rank, size, DIM), to[DIM];
-    em_exchange_move(plan, DIM, from, to);
+    carry(plan, DIM, rank == size - 1 ? size : 0, from, to);
     for (int64_t d = 0; d < DIM; d++) CU_ASSERT_EQUAL(to[d], element(size - 1, rank, d));
     free(from);
     em_exchange_free(plan);
@@ -120,6 +208,9 @@ int main(int argc, char **argv)
 {
     static const suite_test tests[] = {
         {"rows arrive where the plan says", rows_arrive_where_the_plan_says},
+        {"rows of this host stay where they are", rows_of_this_host_stay_where_they_are},
+        {"rows come where memory cannot be shared", rows_come_where_memory_cannot_be_shared},
+        {"plans and arrivals are used again", plans_and_arrivals_are_used_again},
         {"one row goes to everyone", one_row_goes_to_everyone},
         {"an empty plan moves nothing", an_empty_plan_moves_nothing},
         {"only one rank has rows", only_one_rank_has_rows},

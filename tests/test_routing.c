@@ -1,10 +1,8 @@
 /* The plans of a batch, moved for real: the value of token g's element d is a formula, so each rank can say what it must
  * receive, and in which order, without asking any other. */
-#include "suite.h"
+#include "plans.h"
 
 #include "expertmesh/routing.h"
-
-#include <stdlib.h>
 
 static const int64_t token_counts[] = {1, 2, 5, 17, 64}; /* some below the number of ranks */
 enum { NUM_COUNTS = sizeof token_counts / sizeof *token_counts, DIM = 7 };
@@ -58,7 +56,7 @@ static void gather_brings_all_tokens_in_order(void)
         for (int r = 0; r < suite_size(); r++) needs[r] = r % 2 == 0; /* the others get nothing */
         em_exchange *plan = em_plan_gather(MPI_COMM_WORLD, &s.layout, s.T, needs);
         float *all = em_zeroed(s.T * DIM, sizeof *all);
-        em_exchange_move(plan, DIM, s.x, all);
+        carry(plan, DIM, em_range_size(s.own), s.x, all);
         for (int64_t t = 0; t < s.T; t++)
             for (int64_t d = 0; d < DIM; d++)
                 CU_ASSERT_EQUAL(all[t * DIM + d], needs[suite_rank()] ? element(t, d) : 0);
@@ -84,7 +82,7 @@ static void embedding_rows_come_home(void)
                 n++;
             }
         em_exchange *plan = em_plan_embedding(MPI_COMM_WORLD, &s.layout, s.T, token);
-        em_exchange_move(plan, DIM, found, s.x);
+        carry(plan, DIM, n, found, s.x);
         for (int64_t t = s.own.begin; t < s.own.end; t++)
             for (int64_t d = 0; d < DIM; d++) CU_ASSERT_EQUAL(s.x[(t - s.own.begin) * DIM + d], element(token[t], d));
         free(found);
@@ -109,10 +107,14 @@ static void sums_come_home(void)
                 for (int64_t j = 0; j < s.T * DIM; j++)
                     parts[node * s.T * DIM + j] += (float)(u + 1) * element(j / DIM, j % DIM);
         em_exchange *plan = em_plan_sum_home(MPI_COMM_WORLD, &s.layout, s.T, &cover);
-        em_exchange_move(plan, DIM, parts, home);
-        em_tree_finish(H, cover.node, own, own, home);
-        for (int64_t j = 0; j < own; j++)
-            CU_ASSERT_EQUAL(home[j], (float)(H * (H + 1) / 2) * element(s.own.begin + j / DIM, j % DIM));
+        carry(plan, DIM, here * s.T, parts, home);
+        for (int64_t j = 0; j < own; j++) {
+            const float *part[EM_TREE_MAX_NODES];
+            float sum;
+            for (int node = 0; node < cover.num_nodes; node++) part[node] = home + node * own + j;
+            CU_ASSERT_EQUAL(*em_tree_finish(H, cover.node, 1, part, &sum),
+                            (float)(H * (H + 1) / 2) * element(s.own.begin + j / DIM, j % DIM));
+        }
         free(parts);
         free(home);
         em_exchange_free(plan);
@@ -140,7 +142,7 @@ static void dispatch_orders_rows_by_expert_and_token(void)
         em_cover *covers = em_expert_covers(&s.layout);
         em_routing *routing = routing_of(&s, covers);
         float *rows = em_alloc(routing->num_rows * DIM, sizeof *rows);
-        em_exchange_move(routing->dispatch, DIM, s.x, rows);
+        carry(routing->dispatch, DIM, em_range_size(s.own), s.x, rows);
         int64_t row = 0;
         for (int64_t e = 0; e < s.E; e++) {
             bool owned = em_range_size(em_layout_slices(&s.layout, suite_rank(), e)) > 0;
@@ -179,13 +181,16 @@ static void combine_brings_each_choice_its_sum(void)
                         outputs[routing->first_output[e] + (node - first) * rows + r] +=
                             (float)((e + 1) * 16 + slice + routing->row_key[routing->first_row[e] + r]);
         }
-        em_exchange_move(routing->combine, 1, outputs, parts);
+        CU_ASSERT_EQUAL(routing->outputs[suite_rank()], routing->num_outputs);
+        carry(routing->combine, 1, routing->num_outputs, outputs, parts);
         int64_t slices = s.layout.slices_per_expert;
         for (int64_t k = 0; k < em_range_size(s.own) * s.S; k++) {
             int64_t key = s.own.begin * s.S + k, e = s.expert[key];
             CU_ASSERT_EQUAL(routing->own_expert[k], e);
-            em_tree_finish(slices, covers[e].node, 1, 1, parts + routing->first_part[k]);
-            CU_ASSERT_EQUAL(parts[routing->first_part[k]],
+            const float *part[EM_TREE_MAX_NODES];
+            float sum;
+            for (int node = 0; node < covers[e].num_nodes; node++) part[node] = parts + routing->first_part[k] + node;
+            CU_ASSERT_EQUAL(*em_tree_finish(slices, covers[e].node, 1, part, &sum),
                             (float)(slices * ((e + 1) * 16 + key) + slices * (slices - 1) / 2));
         }
         free(outputs);

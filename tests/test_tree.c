@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COUNT = 5, STRIDE = 8, MAX_LEAVES = 300, MAX_RANKS = 40 };
+enum { COUNT = 5, MAX_LEAVES = 300, MAX_RANKS = 40 };
 
 /* ---- the tree, told again ---- */
 
@@ -151,21 +151,27 @@ static void draw_leaves(int64_t n, float *leaves)
     for (int64_t i = 0; i < n * COUNT; i++) leaves[i] = draw_wide(12);
 }
 
-/* Sum as ranks would: each its nodes, then one along the tree. Between the parts lie numbers that nobody may touch. */
+/* Sum as ranks would: each its nodes, then one along the tree, which leaves the parts as they are. */
 static void sum_in_parts(int64_t n, int num_ranks, const em_range *run, const float *leaves, float *sum)
 {
     em_cover cover = em_cover_make(n, num_ranks, run);
-    float *parts = malloc((size_t)cover.num_nodes * STRIDE * sizeof *parts);
+    size_t size = (size_t)cover.num_nodes * COUNT * sizeof(float);
+    float *parts = malloc(size), *before = malloc(size), room[COUNT + 1] = {[COUNT] = 77};
+    const float **part = malloc((size_t)cover.num_nodes * sizeof *part);
     for (int i = 0; i < cover.num_nodes; i++) {
         leaf_book book = {leaves, cover.node[i].begin};
-        for (int64_t k = COUNT; k < STRIDE; k++) parts[i * STRIDE + k] = (float)(100 * i + k);
-        em_tree_sum(cover.node[i], COUNT, read_leaf, &book, parts + i * STRIDE);
+        part[i] = parts + i * COUNT;
+        em_tree_sum(cover.node[i], COUNT, read_leaf, &book, parts + i * COUNT);
         CU_ASSERT_EQUAL(book.next, cover.node[i].end);
     }
-    em_tree_finish(n, cover.node, STRIDE, COUNT, parts);
-    for (int i = 0; i < cover.num_nodes; i++)
-        for (int64_t k = COUNT; k < STRIDE; k++) CU_ASSERT_EQUAL(parts[i * STRIDE + k], (float)(100 * i + k));
-    memcpy(sum, parts, COUNT * sizeof *sum);
+    memcpy(before, parts, size);
+    const float *whole = em_tree_finish(n, cover.node, COUNT, part, room);
+    CU_ASSERT_PTR_EQUAL(whole, cover.num_nodes == 1 ? parts : room);
+    CU_ASSERT_EQUAL(memcmp(before, parts, size), 0);
+    CU_ASSERT_EQUAL(room[COUNT], 77);
+    memcpy(sum, whole, COUNT * sizeof *sum);
+    free(before);
+    free(part);
     free(parts);
     em_cover_free(&cover);
 }

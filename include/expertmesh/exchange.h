@@ -1,17 +1,18 @@
 /* expertmesh/exchange.h: carry rows between ranks. Sole user of MPI's data calls on activations.
  *
- * One primitive moves everything: a plan says which row of `from` on each rank becomes which row of `to` on which rank.
+ * A plan says which row of `from` on each rank becomes which row of `to` on which rank. Gather, dispatch, combine and the
+ * sums' way home are such lists, not code.
  *
- *   from [*, D] --move--> to [*, D]
+ *   from [*, D] --deliver--> to: where each row can be read
  *
- * Rows are taken from and put to their final places by MPI's indexed datatypes: nothing is packed before or moved after,
- * and counts are in rows, so no count passes INT_MAX at real width. Rows that stay on a rank are copied by it.
- * Advantage: gather, dispatch, combine and the sums' way home are lists, not code. Cost: a list of row numbers a plan,
- * and MPI's datatype engine walks it. */
+ * A row whose sender is on this host is not moved at all: it is read in the sender's array, which the sender must leave as
+ * it is until all have read it (shared.h). Other rows come by messages, taken by MPI's indexed datatypes from where they
+ * lie; counts are in rows, so no count passes INT_MAX at real width. A row that several ranks of one host need crosses the
+ * network once for each. */
 #ifndef EXPERTMESH_EXCHANGE_H
 #define EXPERTMESH_EXCHANGE_H
 
-#include "expertmesh/base.h"
+#include "expertmesh/shared.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -29,18 +30,33 @@ typedef struct em_exchange {
     int num_ranks, rank;
     em_row_list *send;    /* [P] rows of `from` for each rank */
     em_row_list *receive; /* [P] rows of `to` for what comes from each rank, in its sending order */
+    em_row_list *source;  /* [P] the rows of that rank's `from` that they are */
+    MPI_Datatype *type;   /* [P] the rows for each rank, of type_dim floats; made when they are first sent */
+    int64_t type_dim;
 } em_exchange;
 
 /* An empty plan. Local. Freed with em_exchange_free. */
 em_exchange *em_exchange_new(MPI_Comm comm);
 void em_exchange_free(em_exchange *plan);
 
-/* Add one row. The i-th row sent by p to q arrives in the i-th row that q receives from p; the lists must agree. Local. */
+/* Add one row. The i-th row sent by p to q arrives in the i-th row that q receives from p, and from_row is its number in
+ * p's array; the lists must agree. The rows received are numbered from 0 without a gap, in any order. Local. */
 void em_exchange_send(em_exchange *plan, int to_rank, int64_t row);
-void em_exchange_receive(em_exchange *plan, int from_rank, int64_t row);
+void em_exchange_receive(em_exchange *plan, int from_rank, int64_t from_row, int64_t row);
 
-/* Move rows of dim floats. Collective over plan->comm. A broken precondition ends the job, so there is no status. */
-void em_exchange_move(const em_exchange *plan, int64_t dim, const float *from, float *to);
+/* Where the rows of `to` can be read. Starts zeroed; freed with em_arrival_free; best kept for a whole run, as its memory
+ * is. A delivery replaces what the last one left. */
+typedef struct em_arrival {
+    const float **row; /* [num_rows] of dim floats each: in the sender's array, or in `came` */
+    int64_t num_rows, row_room;
+    float *came; /* rows that came by messages */
+    int64_t came_room;
+} em_arrival;
+
+/* Rows of dim floats, from every rank's array to all ranks that the plan names. Returns when they can be read; they can be
+ * until their sender changes its array. Collective over plan->comm, which must be that of `from`. */
+void em_exchange_deliver(em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to);
+void em_arrival_free(em_arrival *arrival);
 
 /* Rows that this rank sends to other ranks. */
 int64_t em_exchange_rows_to_others(const em_exchange *plan);

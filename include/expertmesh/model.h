@@ -29,6 +29,9 @@ typedef struct em_model {
     em_cover *expert_cover; /* [E] how each expert's slices are */
     em_compute compute;     /* how products are computed */
     em_inputs *inputs;      /* [1 + query heads here, at least 2] rows packed for products */
+    em_shared *x;           /* [T_r, D] norms of the residual, read by the owners of heads, experts and vocabulary */
+    em_shared *parts; /* what goes home: rows of the embedding, the heads' sums, the experts' outputs, in turn with x */
+    em_arrival arrival; /* the rows of the last exchange */
 } em_model;
 
 /* What a run asks of memory. */

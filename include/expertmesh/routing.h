@@ -31,6 +31,7 @@ typedef struct em_routing {
     int32_t *row_key;      /* [R] the (token, choice) that a row belongs to */
     int64_t num_outputs;   /* rows that the experts here produce: [nodes here of e, rows of e, D], expert by expert */
     int64_t *first_output; /* [E + 1] */
+    int64_t *outputs;      /* [P] what every rank's num_outputs is */
     int64_t num_parts;     /* rows that come home: for each own key its nodes, in tree order */
     int64_t *first_part;   /* [T_r * S + 1] */
     int32_t *own_expert;   /* [T_r * S] the expert of each own key */

@@ -26,9 +26,10 @@ typedef void em_leaf(void *context, int64_t i, float *out);
 /* out [count] = the sum of the leaves of one node, in tree order. Leaves are asked for left to right. */
 void em_tree_sum(em_range node, int64_t count, em_leaf *leaf, void *context, float *out);
 
-/* Finish the sum over [0, num_leaves). nodes covers it left to right; the value of nodes[i], count numbers, lies at
- * parts + i * stride. The sum is left in parts[0..count); the other parts are scratch afterwards. */
-void em_tree_finish(int64_t num_leaves, const em_range *nodes, int64_t stride, int64_t count, float *parts);
+/* Finish the sum over [0, num_leaves). nodes covers it left to right; part[i]: the value of nodes[i], count numbers, read
+ * where it lies. Returns where the sum is: in sum [count], or the only part there is. */
+const float *em_tree_finish(int64_t num_leaves, const em_range *nodes, int64_t count, const float *const *part,
+                            float *sum);
 
 /* The nodes in which the units [0, num_leaves) arrive when run[r] is what rank r owns: all ranks' covers in order. */
 typedef struct em_cover {
