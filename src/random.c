@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-/* The sets that this program was built with; NULL: not for this kind of processor. */
+/* The sets that this program was built with; NULL: none of its own, or not for this kind of processor. */
 static const em_draws *const sets[EM_NUM_ISAS] = {
     &em_draws_plain,
 #ifdef EM_TILES_X86
@@ -39,10 +39,9 @@ static void make(make_groups *groups, size_t size, const em_stream *stream, em_r
 
 static const em_draws *draws_in_use(void)
 {
-    em_status ignored = {0};
-    em_isa isa;
-    em_isa_choose(&isa, &ignored);
-    return sets[isa];
+    int best = (int)em_isa_in_use();
+    while (!sets[best]) best--; /* the plain one is always there */
+    return sets[best];
 }
 
 void em_random_draws(uint64_t seed, em_tensor tensor, int64_t layer, int64_t first, int64_t count, uint16_t *out)
