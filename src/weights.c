@@ -182,6 +182,11 @@ static em_matrix matrix_of(const em_source *source, const em_block *block)
     return matrix;
 }
 
+static int64_t number_bytes(const em_matrix *matrix)
+{
+    return matrix->rows * matrix->cols * (int64_t)em_storage_bytes(matrix->storage);
+}
+
 static int64_t scale_bytes(const em_matrix *matrix)
 {
     return matrix->storage == EM_INT8 ? matrix->rows * matrix->num_groups * (int64_t)sizeof(float) : 0;
@@ -336,7 +341,7 @@ static int64_t spare_bytes(const em_source *source, const piece *p)
 {
     em_block part = part_of(p);
     em_matrix rows = matrix_of(source, &part);
-    return rows.rows * rows.cols * (int64_t)em_storage_bytes(rows.storage) + scale_bytes(&rows);
+    return number_bytes(&rows) + scale_bytes(&rows);
 }
 
 /* All pieces that are gathered, on all threads. Of those that fail the first speaks, whichever thread was faster. */
@@ -413,13 +418,44 @@ static bool load_blocks(loading *l, const block_list *list)
     return load_round(l);
 }
 
-/* The lists of blocks, and memory for each. */
-static void allocate_blocks(loading *l, const block_list *list)
+/* Places in a piece of memory, each on a cache line of its own. */
+static int64_t take(int64_t *used, int64_t bytes)
+{
+    int64_t at = *used;
+    *used += (bytes + 63) / 64 * 64;
+    return at;
+}
+
+/* Memory for the blocks of one tensor and layer, in one: large enough for huge pages where the blocks are not. */
+static void allocate_blocks(loading *l, const em_block *block, int64_t count)
+{
+    int64_t used = 0, index = (int64_t)block->tensor * l->weights->num_layers + block->layer;
+    em_stand((int)block->layer, "allocating weights");
+    for (int64_t i = 0; i < count; i++) {
+        em_matrix matrix = matrix_of(l->source, &block[i]);
+        take(&used, number_bytes(&matrix));
+        take(&used, scale_bytes(&matrix));
+    }
+    char *memory = l->weights->memory[index] = em_alloc(used, 1);
+    used = 0;
+    for (int64_t i = 0; i < count; i++) {
+        em_matrix *matrix = matrix_for(l, &block[i]);
+        *matrix = matrix_of(l->source, &block[i]);
+        matrix->in_panels = em_tensor_shape_of(&l->source->config, block->tensor).quantised;
+        matrix->data = memory + take(&used, number_bytes(matrix));
+        int64_t scale = take(&used, scale_bytes(matrix));
+        if (matrix->storage == EM_INT8) matrix->scale = (float *)(void *)(memory + scale);
+    }
+}
+
+/* The lists of blocks, and their memory. */
+static void allocate(loading *l, const block_list *list)
 {
     const em_config *config = &l->source->config;
     em_weights *weights = l->weights;
-    weights->places = em_zeroed(EM_NUM_TENSORS, sizeof(int64_t));
-    weights->block = em_zeroed(EM_NUM_TENSORS * config->num_layers, sizeof(em_matrix *));
+    weights->places = em_zeroed(EM_NUM_TENSORS, sizeof *weights->places);
+    weights->block = em_zeroed(EM_NUM_TENSORS * config->num_layers, sizeof *weights->block);
+    weights->memory = em_zeroed(EM_NUM_TENSORS * config->num_layers, sizeof *weights->memory);
     for (int64_t i = 0; i < list->count; i++) {
         int64_t *places = &weights->places[list->block[i].tensor];
         if (list->block[i].place >= *places) *places = list->block[i].place + 1;
@@ -427,14 +463,12 @@ static void allocate_blocks(loading *l, const block_list *list)
     for (em_tensor t = 0; t < EM_NUM_TENSORS; t++)
         for (int64_t layer = 0; layer < em_tensor_layers(config, t); layer++)
             weights->block[(int64_t)t * config->num_layers + layer] = em_zeroed(weights->places[t], sizeof(em_matrix));
-    for (int64_t i = 0; i < list->count; i++) {
+    for (int64_t i = 0, count; i < list->count; i += count) {
         const em_block *block = &list->block[i];
-        em_matrix *matrix = matrix_for(l, block);
-        em_stand((int)block->layer, "allocating weights");
-        *matrix = matrix_of(l->source, block);
-        matrix->in_panels = em_tensor_shape_of(config, block->tensor).quantised;
-        em_matrix_allocate(matrix);
-        if (matrix->storage == EM_INT8) matrix->scale = em_alloc(matrix->rows * matrix->num_groups, sizeof(float));
+        count = 1;
+        while (i + count < list->count && block[count].tensor == block->tensor && block[count].layer == block->layer)
+            count++;
+        allocate_blocks(l, block, count);
     }
 }
 
@@ -452,7 +486,7 @@ bool em_weights_load(em_weights *weights, const em_source *source, const em_layo
                  .context = context,
                  .all = (double)(held.owned + held.repeated),
                  .status = status};
-    allocate_blocks(&l, &list);
+    allocate(&l, &list);
     bool good = load_blocks(&l, &list);
     em_stand(-1, NULL);
     free(list.block);
@@ -462,12 +496,11 @@ bool em_weights_load(em_weights *weights, const em_source *source, const em_layo
 void em_weights_free(em_weights *weights)
 {
     for (int64_t i = 0; weights->block && i < EM_NUM_TENSORS * weights->num_layers; i++) {
-        em_tensor tensor = (em_tensor)(i / weights->num_layers);
-        for (int64_t p = 0; weights->block[i] && p < weights->places[tensor]; p++)
-            em_matrix_free(&weights->block[i][p]);
         free(weights->block[i]);
+        free(weights->memory[i]);
     }
     free(weights->block);
+    free(weights->memory);
     free(weights->places);
     *weights = (em_weights){0};
 }

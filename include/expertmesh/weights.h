@@ -43,6 +43,7 @@ typedef struct em_weights {
     int64_t num_layers;
     em_matrix **block; /* [EM_NUM_TENSORS, num_layers] -> [places]; a block without data is not held here */
     int64_t *places;   /* [EM_NUM_TENSORS] */
+    char **memory;     /* [EM_NUM_TENSORS, num_layers]: the numbers and scales of these blocks, which do not own them */
 } em_weights;
 
 /* Hears how much of the work of this rank is done. */
