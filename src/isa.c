@@ -110,6 +110,12 @@ const em_tiles *em_tiles_in_use(void)
     return tiles;
 }
 
+em_isa em_isa_in_use(void)
+{
+    em_tiles_in_use();
+    return in_use;
+}
+
 em_dots *em_dots_in_use(em_compute compute)
 {
     if (compute == EM_COMPUTE_F32) return NULL;

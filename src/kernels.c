@@ -134,9 +134,13 @@ int64_t em_first_not_finite_bf16(int64_t count, const uint16_t *x)
     enum { BLOCK = 4096, EXPONENT = 0x7f80 };
     for (int64_t begin = 0; begin < count; begin += BLOCK) {
         int64_t end = begin + BLOCK < count ? begin + BLOCK : count;
-        int all_finite = 1;
-        for (int64_t i = begin; i < end; i++) all_finite &= (x[i] & EXPONENT) != EXPONENT;
-        for (int64_t i = begin; !all_finite && i < end; i++)
+        int16_t largest =
+            0; /* without signs the bits are in the order of the numbers, and 16 at a time have a maximum */
+        for (int64_t i = begin; i < end; i++) {
+            int16_t bits = (int16_t)(x[i] & 0x7fff);
+            largest = bits > largest ? bits : largest;
+        }
+        for (int64_t i = begin; largest >= EXPONENT && i < end; i++)
             if ((x[i] & EXPONENT) == EXPONENT) return i;
     }
     return -1;

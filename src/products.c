@@ -329,7 +329,7 @@ static em_matrix with_panels(const em_matrix *w)
     em_matrix copy = *w;
     copy.in_panels = true;
     em_matrix_allocate(&copy);
-    em_matrix_put(&copy, 0, w->rows, w->data);
+    em_matrix_put(&copy, 0, w->rows, w->data, w->cols);
     return copy;
 }
 

@@ -660,6 +660,8 @@ bool em_bulk_reserve(const em_bulk *bulk, em_status *status)
 static bool write_bytes(const em_bulk *bulk, const em_dataset *dataset, int64_t offset, size_t bytes, const char *data,
                         em_status *status)
 {
+    enum { LARGE = 1 << 19 };
+    int64_t begin = offset, large = bytes >= LARGE ? (int64_t)bytes : 0;
     while (bytes > 0) {
         ssize_t put = pwrite(bulk->file, data, bytes, (off_t)offset);
         if (put < 0 && errno == EINTR) continue;
@@ -670,6 +672,8 @@ static bool write_bytes(const em_bulk *bulk, const em_dataset *dataset, int64_t 
         offset += put;
         bytes -= (size_t)put;
     }
+    /* Off to the disk while the next is made. Whether it arrived, em_bulk_close tells. */
+    if (large > 0) sync_file_range(bulk->file, begin, large, SYNC_FILE_RANGE_WRITE);
     return true;
 }
 

@@ -111,158 +111,6 @@ bool em_weights_blocks(const em_config *config, const em_layout *layout, int ran
     return true;
 }
 
-/* ---- where they come from ---- */
-
-const em_form *em_source_form(const em_source *source, em_tensor tensor, int64_t layer)
-{
-    return &source->form[(int64_t)tensor * source->config.num_layers + layer];
-}
-
-static em_form *form_of(em_source *source, em_tensor tensor, int64_t layer)
-{
-    return &source->form[(int64_t)tensor * source->config.num_layers + layer];
-}
-
-void em_source_generate(em_source *source, const em_config *config, uint64_t seed, em_storage storage)
-{
-    *source = (em_source){.config = *config, .seed = seed};
-    source->form = em_zeroed(EM_NUM_TENSORS * config->num_layers, sizeof(em_form));
-    for (em_tensor t = 0; t < EM_NUM_TENSORS; t++)
-        for (int64_t layer = 0; layer < em_tensor_layers(config, t); layer++)
-            *form_of(source, t, layer) = (em_form){.storage = em_tensor_storage(t, storage), .groups = 1};
-}
-
-void em_source_close(em_source *source)
-{
-    em_status ignored = {0};
-    em_store_close(source->store, &ignored);
-    free(source->form);
-    *source = (em_source){0};
-}
-
-static bool read_config(em_store *store, em_config *config, em_status *status)
-{
-    *config = (em_config){0};
-    for (int f = 0; f < EM_NUM_CONFIG_FIELDS; f++) {
-        const em_config_field *field = &em_config_fields[f];
-        if (field->type == EM_FIELD_INTEGER) {
-            if (!em_store_get_int(store, "/config", field->name, em_config_integer(config, field), status))
-                return false;
-        } else if (field->type == EM_FIELD_REAL) {
-            if (!em_store_get_real(store, "/config", field->name, em_config_real(config, field), status)) return false;
-        } else {
-            char *kind;
-            if (!em_store_get_text(store, "/config", field->name, &kind, status)) return false;
-            if (!em_ffn_kind_parse(kind, &config->ffn_kind))
-                em_fail(status, EM_BAD_DATA, "%s: ffn_kind of /config is \"%s\", but must be glu or mlp",
-                        em_store_path(store), kind);
-            free(kind);
-            if (status->code) return false;
-        }
-    }
-    return em_config_check(config, em_store_path(store), EM_BAD_DATA, status);
-}
-
-static bool check_format(em_store *store, em_status *status)
-{
-    char *format = NULL;
-    int64_t version;
-    if (!em_store_has_attribute(store, "/", "format"))
-        return em_fail(status, EM_BAD_DATA, "%s: HDF5, but no weights file: the root has no attribute \"format\"",
-                       em_store_path(store));
-    if (!em_store_get_text(store, "/", "format", &format, status)) return false;
-    if (strcmp(format, "expertmesh-weights") != 0)
-        em_fail(status, EM_BAD_DATA, "%s: a file of format \"%s\", but \"expertmesh-weights\" is wanted",
-                em_store_path(store), format);
-    free(format);
-    if (status->code || !em_store_get_int(store, "/", "format_version", &version, status)) return false;
-    if (version == 1) return true;
-    return em_fail(status, EM_BAD_DATA, "%s: format_version %lld, but this program reads version 1",
-                   em_store_path(store), (long long)version);
-}
-
-static bool check_shape(const em_store *store, const em_dataset *found, const em_tensor_shape *shape, em_status *status)
-{
-    em_dataset wanted = {.rank = shape->rank};
-    memcpy(wanted.dims, shape->dims, sizeof shape->dims);
-    bool same = found->rank == wanted.rank;
-    for (int i = 0; same && i < wanted.rank; i++) same = found->dims[i] == wanted.dims[i];
-    em_dims_text have, want;
-    return same || em_fail(status, EM_BAD_DATA, "%s: %s has shape %s, but must be %s = %s", em_store_path(store),
-                           found->name, em_dims(found, have), shape->reason, em_dims(&wanted, want));
-}
-
-static bool check_type(em_store *store, em_form *form, bool quantised, em_status *status)
-{
-    em_type_text found;
-    bool known = true;
-    if (form->data.composed) /* where a part is missing it reads as 0, with no error */
-        return em_fail(status, EM_BAD_DATA, "%s: %s is a virtual dataset, but must be contiguous or chunked",
-                       em_store_path(store), form->data.name);
-    switch (form->data.type) {
-    case EM_TYPE_F32: form->storage = EM_F32; return true;
-    case EM_TYPE_BF16: form->storage = EM_BF16; break;
-    case EM_TYPE_INT8: form->storage = EM_INT8; break;
-    default: known = false;
-    }
-    if (quantised && known) return true;
-    return em_fail(status, EM_BAD_DATA, "%s: %s is stored as %s, but must be %s (little-endian)", em_store_path(store),
-                   form->data.name, em_store_type(store, &form->data, found),
-                   quantised ? "float32, bfloat16 or int8" : "float32: norms, biases and routers always are");
-}
-
-static bool find_scale(em_store *store, em_form *form, const em_tensor_shape *shape, em_status *status)
-{
-    em_dataset *scale = &form->scale;
-    char name[sizeof form->data.name];
-    snprintf(name, sizeof name, "%.*s_scale", (int)(sizeof name - sizeof "_scale"), form->data.name);
-    if (!em_store_find(store, name, scale, status)) return false;
-    em_type_text found;
-    if (scale->type != EM_TYPE_F32)
-        return em_fail(status, EM_BAD_DATA, "%s: %s is stored as %s, but scales must be float32", em_store_path(store),
-                       scale->name, em_store_type(store, scale, found));
-    em_dims_text have;
-    int last = shape->rank - 1;
-    bool fits = scale->rank == shape->rank;
-    for (int i = 0; fits && i < last; i++) fits = scale->dims[i] == shape->dims[i];
-    form->groups = fits ? scale->dims[last] : 0;
-    if (form->groups > 0 && shape->cols % form->groups == 0) return true;
-    return em_fail(status, EM_BAD_DATA,
-                   "%s: %s has shape %s, but int8 %s needs that of its rows and a number of groups that divides its "
-                   "%lld inputs",
-                   em_store_path(store), scale->name, em_dims(scale, have), form->data.name, (long long)shape->cols);
-}
-
-static bool find_tensor(em_source *source, em_tensor tensor, int64_t layer, em_status *status)
-{
-    em_form *form = form_of(source, tensor, layer);
-    em_tensor_shape shape = em_tensor_shape_of(&source->config, tensor);
-    em_tensor_path path;
-    form->groups = 1;
-    return em_store_find(source->store, em_tensor_path_of(tensor, layer, path), &form->data, status) &&
-           check_shape(source->store, &form->data, &shape, status) &&
-           check_type(source->store, form, shape.quantised, status) &&
-           (form->storage != EM_INT8 || find_scale(source->store, form, &shape, status));
-}
-
-bool em_source_open(em_source *source, const char *path, em_status *status)
-{
-    *source = (em_source){0};
-    source->store = em_store_open(path, status);
-    if (!source->store) return false;
-    bool good = check_format(source->store, status) && read_config(source->store, &source->config, status);
-    int64_t seed = 0;
-    if (good && em_store_has_attribute(source->store, "/", "seed"))
-        good = em_store_get_int(source->store, "/", "seed", &seed, status);
-    source->seed = (uint64_t)seed;
-    if (good) source->form = em_zeroed(EM_NUM_TENSORS * source->config.num_layers, sizeof(em_form));
-    for (em_tensor t = 0; good && t < EM_NUM_TENSORS; t++)
-        for (int64_t layer = 0; good && layer < em_tensor_layers(&source->config, t); layer++)
-            good = find_tensor(source, t, layer, status);
-    if (!good) em_source_close(source);
-    return good;
-}
-
 /* ---- what they weigh ---- */
 
 static int64_t group_size(const em_source *source, const em_form *form, em_tensor tensor)
@@ -321,19 +169,27 @@ int64_t em_weights_model_bytes(const em_source *source)
 
 /* ---- making and reading them ---- */
 
-static void allocate(const em_source *source, const em_form *form, const em_block *block, bool in_panels,
-                     em_matrix *matrix)
+/* The matrix of a block, without memory. */
+static em_matrix matrix_of(const em_source *source, const em_block *block)
 {
-    *matrix = (em_matrix){.storage = form->storage,
-                          .rows = em_range_size(block->rows),
-                          .cols = em_range_size(block->cols),
-                          .in_panels = in_panels};
-    em_matrix_allocate(matrix);
-    if (form->storage != EM_INT8) return;
-    matrix->group_size = group_size(source, form, block->tensor);
-    matrix->group_offset = block->cols.begin % matrix->group_size;
-    matrix->num_groups = groups_touched(block->cols, matrix->group_size);
-    matrix->scale = em_alloc(matrix->rows * matrix->num_groups, sizeof(float));
+    const em_form *form = em_source_form(source, block->tensor, block->layer);
+    em_matrix matrix = {
+        .storage = form->storage, .rows = em_range_size(block->rows), .cols = em_range_size(block->cols)};
+    if (form->storage != EM_INT8) return matrix;
+    matrix.group_size = group_size(source, form, block->tensor);
+    matrix.group_offset = block->cols.begin % matrix.group_size;
+    matrix.num_groups = groups_touched(block->cols, matrix.group_size);
+    return matrix;
+}
+
+static int64_t number_bytes(const em_matrix *matrix)
+{
+    return matrix->rows * matrix->cols * (int64_t)em_storage_bytes(matrix->storage);
+}
+
+static int64_t scale_bytes(const em_matrix *matrix)
+{
+    return matrix->storage == EM_INT8 ? matrix->rows * matrix->num_groups * (int64_t)sizeof(float) : 0;
 }
 
 /* Say which number is not finite: its place in the whole tensor. */
@@ -378,166 +234,321 @@ static bool read_block(const em_source *source, const em_form *form, const em_bl
                         status);
 }
 
+/* All blocks of a rank in the order of a file: what lies beside each other there is neighbours. */
+typedef struct block_list {
+    em_block *block;
+    int64_t count, room;
+} block_list;
+
+static bool list_block(void *context, const em_block *block)
+{
+    block_list *list = context;
+    if (list->count == list->room) {
+        list->room = 2 * list->room + 64;
+        list->block = em_grow(list->block, list->count, list->room, sizeof *block);
+    }
+    list->block[list->count++] = *block;
+    return true;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const em_block *x = a, *y = b;
+    const int64_t step[] = {(int64_t)x->tensor - (int64_t)y->tensor, x->layer - y->layer, x->expert - y->expert,
+                            x->rows.begin - y->rows.begin, x->cols.begin - y->cols.begin};
+    for (size_t i = 0; i < sizeof step / sizeof *step; i++)
+        if (step[i] != 0) return step[i] < 0 ? -1 : 1;
+    return 0;
+}
+
+/* What one thread makes or reads at a time: a few rows, whole panels, of blocks with the same rows and neighbouring
+ * columns. A matrix cut by columns is so read row by row, and not once for each of its blocks. */
+typedef struct piece {
+    const em_block *block; /* [num_blocks] */
+    int64_t num_blocks;
+    em_range rows; /* of the expert's matrix */
+    double bytes;
+} piece;
+
+enum { ROUND = 256 }; /* most pieces between two words of progress */
+
 typedef struct loading {
     em_weights *weights;
     const em_source *source;
     em_progress *progress;
     void *context;
     double done, all; /* bytes */
+    int64_t num_pieces;
+    piece piece[ROUND];
     em_status *status;
 } loading;
 
-/* Make or read a few rows, one after another, and put them to their places in the block. */
-static bool load_rows(const loading *l, const em_form *form, const em_block *rows, int64_t first, em_matrix *matrix)
+static em_matrix *matrix_for(const loading *l, const em_block *block)
 {
-    em_matrix part;
-    bool good = true;
-    allocate(l->source, form, rows, false, &part);
-    if (l->source->store)
-        good = read_block(l->source, form, rows, &part, l->status);
-    else
-        em_random_fill(&l->source->config, l->source->seed, rows->tensor, rows->layer, rows->expert, rows->rows,
-                       rows->cols, &part);
-    if (good) em_matrix_put(matrix, first, part.rows, part.data);
-    if (good && form->storage == EM_INT8)
-        memcpy(matrix->scale + first * part.num_groups, part.scale,
-               (size_t)(part.rows * part.num_groups) * sizeof(float));
-    em_matrix_free(&part);
-    return good;
+    return &l->weights->block[(int64_t)block->tensor * l->weights->num_layers + block->layer][block->place];
 }
 
-static bool load_block(void *context, const em_block *block)
+/* The part of its tensor that a piece is. */
+static em_block part_of(const piece *p)
 {
-    enum { PIECE = 1 << 20 }; /* about so many bytes at a time, in whole panels */
-    loading *l = context;
-    const em_form *form = em_source_form(l->source, block->tensor, block->layer);
-    em_matrix *matrix =
-        &l->weights->block[(int64_t)block->tensor * l->weights->num_layers + block->layer][block->place];
-    bool in_product = em_tensor_shape_of(&l->source->config, block->tensor).quantised, good = true;
-    em_stand((int)block->layer, l->source->store ? "reading weights" : "generating weights");
-    allocate(l->source, form, block, in_product, matrix);
-    int64_t panel_bytes = EM_PANEL * matrix->cols * (int64_t)em_storage_bytes(form->storage);
-    int64_t step = EM_PANEL * (PIECE / panel_bytes > 0 ? PIECE / panel_bytes : 1);
-    for (int64_t row = 0; good && row < matrix->rows; row += step) {
-        em_block rows = *block;
-        rows.rows.begin = block->rows.begin + row;
-        if (rows.rows.begin + step < rows.rows.end) rows.rows.end = rows.rows.begin + step;
-        good = load_rows(l, form, &rows, row, matrix);
+    em_block part = *p->block;
+    part.rows = p->rows;
+    part.cols.end = p->block[p->num_blocks - 1].cols.end;
+    return part;
+}
+
+/* From the rows of a piece to the places in its blocks. */
+static void put_piece(const loading *l, const piece *p, const em_matrix *part)
+{
+    for (int64_t b = 0; b < p->num_blocks; b++) {
+        const em_block *block = &p->block[b];
+        em_matrix *matrix = matrix_for(l, block);
+        int64_t first = p->rows.begin - block->rows.begin, left = block->cols.begin - p->block->cols.begin;
+        em_matrix_put(matrix, first, part->rows,
+                      (const char *)part->data + left * (int64_t)em_storage_bytes(part->storage), part->cols);
+        if (part->storage != EM_INT8) continue;
+        int64_t group = block->cols.begin / part->group_size - p->block->cols.begin / part->group_size;
+        for (int64_t i = 0; i < part->rows; i++)
+            memcpy(matrix->scale + (first + i) * matrix->num_groups, part->scale + i * part->num_groups + group,
+                   (size_t)matrix->num_groups * sizeof(float));
     }
-    l->done += (double)em_matrix_bytes(matrix);
+}
+
+static bool load_piece(const loading *l, const piece *p, char *spare, em_status *status)
+{
+    const em_source *source = l->source;
+    em_block part = part_of(p);
+    em_matrix rows = matrix_of(source, &part);
+    rows.scale = (float *)(void *)spare;
+    rows.data = spare + scale_bytes(&rows);
+    if (!source->store)
+        em_random_fill(&source->config, source->seed, part.tensor, part.layer, part.expert, part.rows, part.cols,
+                       &rows);
+    else if (!read_block(source, em_source_form(source, part.tensor, part.layer), &part, &rows, status))
+        return false;
+    put_piece(l, p, &rows);
+    return true;
+}
+
+/* Is it read through HDF5, which only one thread at a time may call? */
+static bool through_library(const em_source *source, const em_block *block)
+{
+    const em_form *form = em_source_form(source, block->tensor, block->layer);
+    return source->store && (form->data.offset < 0 || (form->storage == EM_INT8 && form->scale.offset < 0));
+}
+
+static int64_t spare_bytes(const em_source *source, const piece *p)
+{
+    em_block part = part_of(p);
+    em_matrix rows = matrix_of(source, &part);
+    return number_bytes(&rows) + scale_bytes(&rows);
+}
+
+/* All pieces that are gathered, on all threads. Of those that fail the first speaks, whichever thread was faster. */
+static bool load_round(loading *l)
+{
+    int64_t room = 0, failed = l->num_pieces;
+    int threads = em_threads();
+    if (l->num_pieces == 0) return true;
+    for (int64_t i = 0; i < l->num_pieces; i++) {
+        int64_t bytes = spare_bytes(l->source, &l->piece[i]);
+        if (bytes > room) room = bytes;
+        if (through_library(l->source, l->piece[i].block)) threads = 1;
+    }
+    em_stand((int)l->piece[0].block->layer, l->source->store ? "reading weights" : "generating weights");
+#pragma omp parallel num_threads(threads)
+    {
+        char *spare = em_alloc(room, 1);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t i = 0; i < l->num_pieces; i++) {
+            em_status status = {0};
+            int64_t earlier;
+#pragma omp atomic read
+            earlier = failed;
+            if (earlier < i || load_piece(l, &l->piece[i], spare, &status)) continue;
+#pragma omp critical(em_weights_failed)
+            if (i < failed) {
+                *l->status = status;
+#pragma omp atomic write
+                failed = i;
+            }
+        }
+        free(spare);
+    }
+    for (int64_t i = 0; i < l->num_pieces; i++) l->done += l->piece[i].bytes;
+    bool good = failed == l->num_pieces;
+    l->num_pieces = 0;
     if (good && l->progress) l->progress(l->context, l->done, l->all);
     return good;
 }
 
-static bool count_place(void *places, const em_block *block)
+/* Gather the pieces of blocks beside each other; whenever there are enough, load them. */
+static bool load_strip(loading *l, const em_block *block, int64_t num_blocks)
 {
-    int64_t *most = &((int64_t *)places)[block->tensor];
-    if (block->place >= *most) *most = block->place + 1;
+    enum { IN_PLACE = 1 << 19, CHUNKED = 1 << 23 }; /* bytes: stays in a core's cache; HDF5 unpacks whole chunks */
+    piece whole = {block, num_blocks, block->rows, 0};
+    int64_t rows = em_range_size(block->rows), panel_bytes = spare_bytes(l->source, &whole) * EM_PANEL / rows;
+    int64_t most = through_library(l->source, block) ? CHUNKED : IN_PLACE;
+    int64_t step = EM_PANEL * (most / panel_bytes > 0 ? most / panel_bytes : 1);
+    for (int64_t b = 0; b < num_blocks; b++) whole.bytes += (double)em_matrix_bytes(matrix_for(l, &block[b]));
+    for (int64_t row = block->rows.begin; row < block->rows.end; row += step) {
+        piece *p = &l->piece[l->num_pieces++];
+        *p = whole;
+        p->rows.begin = row;
+        if (row + step < p->rows.end) p->rows.end = row + step;
+        p->bytes = whole.bytes * (double)em_range_size(p->rows) / (double)rows;
+        if (l->num_pieces == ROUND && !load_round(l)) return false;
+    }
     return true;
+}
+
+static bool beside(const em_block *a, const em_block *b)
+{
+    return a->tensor == b->tensor && a->layer == b->layer && a->expert == b->expert && a->rows.begin == b->rows.begin &&
+           a->rows.end == b->rows.end && a->cols.end == b->cols.begin;
+}
+
+static bool load_blocks(loading *l, const block_list *list)
+{
+    for (int64_t i = 0, count; i < list->count; i += count) {
+        count = 1;
+        while (i + count < list->count && beside(&list->block[i + count - 1], &list->block[i + count])) count++;
+        if (!load_strip(l, &list->block[i], count)) return false;
+    }
+    return load_round(l);
+}
+
+/* Places in a piece of memory, each on a cache line of its own. */
+static int64_t take(int64_t *used, int64_t bytes)
+{
+    int64_t at = *used;
+    *used += (bytes + 63) / 64 * 64;
+    return at;
+}
+
+/* Memory for the blocks of one tensor and layer, in one: large enough for huge pages where the blocks are not. */
+static void allocate_blocks(loading *l, const em_block *block, int64_t count)
+{
+    int64_t used = 0, index = (int64_t)block->tensor * l->weights->num_layers + block->layer;
+    em_stand((int)block->layer, "allocating weights");
+    for (int64_t i = 0; i < count; i++) {
+        em_matrix matrix = matrix_of(l->source, &block[i]);
+        take(&used, number_bytes(&matrix));
+        take(&used, scale_bytes(&matrix));
+    }
+    char *memory = l->weights->memory[index] = em_alloc(used, 1);
+    used = 0;
+    for (int64_t i = 0; i < count; i++) {
+        em_matrix *matrix = matrix_for(l, &block[i]);
+        *matrix = matrix_of(l->source, &block[i]);
+        matrix->in_panels = em_tensor_shape_of(&l->source->config, block->tensor).quantised;
+        matrix->data = memory + take(&used, number_bytes(matrix));
+        int64_t scale = take(&used, scale_bytes(matrix));
+        if (matrix->storage == EM_INT8) matrix->scale = (float *)(void *)(memory + scale);
+    }
+}
+
+/* The lists of blocks, and their memory. */
+static void allocate(loading *l, const block_list *list)
+{
+    const em_config *config = &l->source->config;
+    em_weights *weights = l->weights;
+    weights->places = em_zeroed(EM_NUM_TENSORS, sizeof *weights->places);
+    weights->block = em_zeroed(EM_NUM_TENSORS * config->num_layers, sizeof *weights->block);
+    weights->memory = em_zeroed(EM_NUM_TENSORS * config->num_layers, sizeof *weights->memory);
+    for (int64_t i = 0; i < list->count; i++) {
+        int64_t *places = &weights->places[list->block[i].tensor];
+        if (list->block[i].place >= *places) *places = list->block[i].place + 1;
+    }
+    for (em_tensor t = 0; t < EM_NUM_TENSORS; t++)
+        for (int64_t layer = 0; layer < em_tensor_layers(config, t); layer++)
+            weights->block[(int64_t)t * config->num_layers + layer] = em_zeroed(weights->places[t], sizeof(em_matrix));
+    for (int64_t i = 0, count; i < list->count; i += count) {
+        const em_block *block = &list->block[i];
+        count = 1;
+        while (i + count < list->count && block[count].tensor == block->tensor && block[count].layer == block->layer)
+            count++;
+        allocate_blocks(l, block, count);
+    }
 }
 
 bool em_weights_load(em_weights *weights, const em_source *source, const em_layout *layout, int rank,
                      em_progress *progress, void *context, em_status *status)
 {
-    const em_config *config = &source->config;
-    *weights = (em_weights){.num_layers = config->num_layers};
-    weights->places = em_zeroed(EM_NUM_TENSORS, sizeof(int64_t));
-    weights->block = em_zeroed(EM_NUM_TENSORS * config->num_layers, sizeof(em_matrix *));
-    em_weights_blocks(config, layout, rank, count_place, weights->places);
-    for (em_tensor t = 0; t < EM_NUM_TENSORS; t++)
-        for (int64_t layer = 0; layer < em_tensor_layers(config, t); layer++)
-            weights->block[(int64_t)t * config->num_layers + layer] = em_zeroed(weights->places[t], sizeof(em_matrix));
+    *weights = (em_weights){.num_layers = source->config.num_layers};
+    block_list list = {0};
+    em_weights_blocks(&source->config, layout, rank, list_block, &list);
+    qsort(list.block, (size_t)list.count, sizeof *list.block, by_place);
     em_held held = em_weights_held(source, layout, rank);
-    loading l = {weights, source, progress, context, 0, (double)(held.owned + held.repeated), status};
-    bool good = em_weights_blocks(config, layout, rank, load_block, &l);
+    loading l = {.weights = weights,
+                 .source = source,
+                 .progress = progress,
+                 .context = context,
+                 .all = (double)(held.owned + held.repeated),
+                 .status = status};
+    allocate(&l, &list);
+    bool good = load_blocks(&l, &list);
     em_stand(-1, NULL);
+    free(list.block);
     return good;
 }
 
 void em_weights_free(em_weights *weights)
 {
     for (int64_t i = 0; weights->block && i < EM_NUM_TENSORS * weights->num_layers; i++) {
-        em_tensor tensor = (em_tensor)(i / weights->num_layers);
-        for (int64_t p = 0; weights->block[i] && p < weights->places[tensor]; p++)
-            em_matrix_free(&weights->block[i][p]);
         free(weights->block[i]);
+        free(weights->memory[i]);
     }
     free(weights->block);
+    free(weights->memory);
     free(weights->places);
     *weights = (em_weights){0};
 }
 
 /* ---- writing a whole model ---- */
 
-static bool write_config(em_store *store, const em_config *config, uint64_t seed, em_status *status)
-{
-    em_config copy = *config;
-    bool good = em_store_put_text(store, "/", "format", "expertmesh-weights", status) &&
-                em_store_put_int(store, "/", "format_version", 1, status) &&
-                em_store_put_text(store, "/", "creator", "expertmesh", status) &&
-                em_store_put_int(store, "/", "seed", (int64_t)seed, status) &&
-                em_store_add_group(store, "/config", status);
-    for (int f = 0; good && f < EM_NUM_CONFIG_FIELDS; f++) {
-        const em_config_field *field = &em_config_fields[f];
-        if (field->type == EM_FIELD_INTEGER)
-            good = em_store_put_int(store, "/config", field->name, *em_config_integer(&copy, field), status);
-        else if (field->type == EM_FIELD_REAL)
-            good = em_store_put_real(store, "/config", field->name, *em_config_real(&copy, field), status);
-        else
-            good = em_store_put_text(store, "/config", field->name, em_ffn_kind_name(copy.ffn_kind), status);
-    }
-    return good;
-}
-
-static bool add_tensor(em_store *store, em_source *source, em_tensor tensor, int64_t layer, em_status *status)
-{
-    static const em_type stored_as[EM_NUM_STORAGES] = {EM_TYPE_F32, EM_TYPE_BF16, EM_TYPE_INT8};
-    em_form *form = form_of(source, tensor, layer);
-    em_tensor_shape shape = em_tensor_shape_of(&source->config, tensor);
-    em_tensor_path path;
-    em_tensor_path_of(tensor, layer, path);
-    form->data = (em_dataset){.type = stored_as[form->storage], .rank = shape.rank};
-    memcpy(form->data.dims, shape.dims, sizeof shape.dims);
-    snprintf(form->data.name, sizeof form->data.name, "%s", path);
-    if (!em_store_add(store, &form->data, status)) return false;
-    if (form->storage != EM_INT8) return true;
-    form->scale = form->data;
-    form->scale.type = EM_TYPE_F32;
-    form->scale.dims[shape.rank - 1] = form->groups;
-    snprintf(form->scale.name, sizeof form->scale.name, "%s_scale", path);
-    return em_store_add(store, &form->scale, status);
-}
-
-/* The file with all its datasets, and nothing in them yet. */
-static bool create_file(em_source *source, const char *path, em_status *status)
-{
-    em_store *store = em_store_create(path, status);
-    bool good = store && write_config(store, &source->config, source->seed, status);
-    for (em_tensor t = 0; good && t < EM_NUM_TENSORS; t++)
-        for (int64_t layer = 0; good && layer < em_tensor_layers(&source->config, t); layer++)
-            good = add_tensor(store, source, t, layer, status);
-    good = em_store_close(store, status) && good;
-    em_bulk bulk;
-    if (!good || !em_bulk_open(&bulk, path, status)) return false;
-    good = em_bulk_reserve(&bulk, status);
-    return em_bulk_close(&bulk, status) && good;
-}
-
-/* Rows [rows) of a tensor seen as one matrix over all experts: made, then written. */
+/* Rows [rows) of a tensor seen as one matrix over all experts: made in spare, then written. */
 static bool write_rows(const em_source *source, const em_bulk *bulk, em_tensor tensor, int64_t layer, em_range rows,
-                       em_status *status)
+                       char *spare, em_status *status)
 {
     const em_form *form = em_source_form(source, tensor, layer);
     em_range cols = {0, em_tensor_shape_of(&source->config, tensor).cols};
     em_block block = {.tensor = tensor, .layer = layer, .rows = rows, .cols = cols};
-    em_matrix matrix;
-    allocate(source, form, &block, false, &matrix);
+    em_matrix matrix = matrix_of(source, &block);
+    matrix.scale = (float *)(void *)spare;
+    matrix.data = spare + scale_bytes(&matrix);
     em_random_fill(&source->config, source->seed, tensor, layer, 0, rows, cols, &matrix);
-    bool good =
-        em_bulk_write(bulk, &form->data, cols.end, rows.begin, matrix.rows, 0, cols.end, matrix.data, cols.end, status);
-    if (good && form->storage == EM_INT8)
-        good = em_bulk_write(bulk, &form->scale, 1, rows.begin, matrix.rows, 0, 1, matrix.scale, 1, status);
-    em_matrix_free(&matrix);
+    return em_bulk_write(bulk, &form->data, cols.end, rows.begin, matrix.rows, 0, cols.end, matrix.data, cols.end,
+                         status) &&
+           (form->storage != EM_INT8 ||
+            em_bulk_write(bulk, &form->scale, 1, rows.begin, matrix.rows, 0, 1, matrix.scale, 1, status));
+}
+
+typedef struct writing {
+    const em_source *source;
+    const em_bulk *bulk;
+    em_progress *progress;
+    void *context;
+    double done, all; /* bytes */
+} writing;
+
+/* This rank's share of a tensor, in pieces that stay in a core's cache from the generator to the system's buffers. */
+static bool write_tensor(writing *w, em_tensor tensor, int64_t layer, em_range share, em_status *status)
+{
+    enum { PIECE = 1 << 20 };
+    int64_t cols = em_tensor_shape_of(&w->source->config, tensor).cols;
+    int64_t row_bytes = cols * (int64_t)em_storage_bytes(em_source_form(w->source, tensor, layer)->storage);
+    int64_t step = PIECE / row_bytes > 0 ? PIECE / row_bytes : 1;
+    char *spare = em_alloc(step * (row_bytes + (int64_t)sizeof(float)), 1);
+    bool good = true;
+    for (int64_t row = share.begin; good && row < share.end; row += step) {
+        em_range rows = {row, row + step < share.end ? row + step : share.end};
+        good = write_rows(w->source, w->bulk, tensor, layer, rows, spare, status);
+        w->done += (double)(em_range_size(rows) * row_bytes);
+        if (good && w->progress) /* the last row is not the end */
+            w->progress(w->context, w->done < w->all ? w->done : 0.999 * w->all, w->all);
+    }
+    free(spare);
     return good;
 }
 
@@ -545,21 +556,12 @@ static bool write_rows(const em_source *source, const em_bulk *bulk, em_tensor t
 static bool write_share(const em_source *source, const em_bulk *bulk, int num_ranks, int rank, em_progress *progress,
                         void *context, em_status *status)
 {
-    enum { PIECE = 8 << 20 }; /* bytes made at a time */
-    double done = 0, all = (double)em_weights_model_bytes(source) / num_ranks;
+    writing w = {source, bulk, progress, context, 0, (double)em_weights_model_bytes(source) / num_ranks};
     for (em_tensor t = 0; t < EM_NUM_TENSORS; t++) {
         em_tensor_shape shape = em_tensor_shape_of(&source->config, t);
         em_range share = em_share(shape.experts * shape.rows, num_ranks, rank);
-        for (int64_t layer = 0; layer < em_tensor_layers(&source->config, t); layer++) {
-            int64_t row_bytes = shape.cols * (int64_t)em_storage_bytes(em_source_form(source, t, layer)->storage);
-            int64_t step = PIECE / row_bytes > 0 ? PIECE / row_bytes : 1;
-            for (int64_t row = share.begin; row < share.end; row += step) {
-                em_range rows = {row, row + step < share.end ? row + step : share.end};
-                if (!write_rows(source, bulk, t, layer, rows, status)) return false;
-                done += (double)(em_range_size(rows) * row_bytes);
-                if (progress) progress(context, done < all ? done : 0.999 * all, all); /* the last row is not the end */
-            }
-        }
+        for (int64_t layer = 0; layer < em_tensor_layers(&source->config, t); layer++)
+            if (!write_tensor(&w, t, layer, share, status)) return false;
     }
     return true;
 }
@@ -575,7 +577,7 @@ bool em_weights_write(MPI_Comm comm, const em_config *config, uint64_t seed, em_
     char *partial = em_text("%s.partial", path);
     em_bulk bulk = {.file = -1};
 
-    if (rank == 0) create_file(&source, partial, status);
+    if (rank == 0) em_source_create(&source, partial, status);
     bool good = em_agree(comm, status);
     if (good)
         MPI_Bcast(source.form, (int)(EM_NUM_TENSORS * config->num_layers * (int64_t)sizeof(em_form)), MPI_BYTE, 0,

@@ -177,7 +177,8 @@ static em_matrix in_panels(const em_matrix *m)
     int64_t row_bytes = m->cols * (int64_t)em_storage_bytes(m->storage), step;
     for (int64_t row = 0; row < m->rows; row += step) {
         step = EM_PANEL * draw_from(1, 3);
-        em_matrix_put(&copy, row, row + step < m->rows ? step : m->rows - row, (char *)m->data + row * row_bytes);
+        em_matrix_put(&copy, row, row + step < m->rows ? step : m->rows - row, (char *)m->data + row * row_bytes,
+                      m->cols);
     }
     return copy;
 }

@@ -190,6 +190,53 @@ static void int8_weights_are_integers_with_one_scale(void)
     free(u);
 }
 
+/* Bit for bit: the plain formula, one rounding after the other. */
+static float in_float(em_tensor tensor, int64_t inputs, uint16_t u)
+{
+    float width = is_norm(tensor) || is_bias(tensor) ? 0.1F : (float)sqrt(3.0 / (double)inputs);
+    volatile float around = ((float)u - 32767.5F) * (width / 32768);
+    return (is_norm(tensor) ? 1.0F : 0.0F) + around;
+}
+
+static void check_set(const em_config *c, em_tensor tensor, int64_t first_col)
+{
+    em_tensor_shape shape = em_tensor_shape_of(c, tensor);
+    em_range rows = {0, shape.rows}, cols = {first_col, shape.cols};
+    for (em_storage s = 0; s < EM_NUM_STORAGES; s++) {
+        em_matrix m = fill(c, 17, tensor, 1, 0, s, rows, cols);
+        uint16_t *u = em_alloc(m.cols, sizeof *u);
+        for (int64_t i = 0; i < m.rows; i++) {
+            em_random_draws(17, tensor, 1, i * shape.cols + first_col, m.cols, u);
+            for (int64_t j = 0; j < m.cols; j++) {
+                float number = in_float(tensor, shape.cols, u[j]);
+                int64_t at = i * m.cols + j;
+                if (s == EM_F32) CU_ASSERT_EQUAL(memcmp((float *)m.data + at, &number, sizeof number), 0);
+                if (s == EM_BF16) CU_ASSERT_EQUAL(((uint16_t *)m.data)[at], em_f32_to_bf16(number));
+                if (s == EM_INT8) CU_ASSERT_EQUAL(((int8_t *)m.data)[at], (u[j] * 255 >> 16) - 127);
+            }
+        }
+        free(u);
+        em_matrix_free(&m);
+    }
+}
+
+/* Whatever instructions this processor has: the same draws, and the bits of the formula, in whole groups and odd ends. */
+static void every_instruction_set_gives_the_same_bits(void)
+{
+    enum { COUNT = 1000 };
+    uint16_t plain[COUNT], draws[COUNT];
+    em_config c = small_config(EM_FFN_MLP);
+    em_isa best = em_isa_in_use();
+    for (em_isa isa = EM_ISA_PLAIN; isa <= best; isa++) {
+        em_isa_use(isa);
+        em_random_draws(3, EM_FFN_UP, 1, 5, COUNT, draws);
+        if (isa == EM_ISA_PLAIN) memcpy(plain, draws, sizeof draws);
+        CU_ASSERT_EQUAL(memcmp(plain, draws, sizeof draws), 0);
+        for (em_tensor t = 0; t < EM_NUM_TENSORS; t++)
+            for (int64_t col = 0; em_tensor_shape_of(&c, t).present && col < 20; col += 9) check_set(&c, t, col);
+    }
+}
+
 static void check_block(const em_config *c, em_tensor tensor, int64_t expert, em_storage storage)
 {
     em_tensor_shape shape = em_tensor_shape_of(c, tensor);
@@ -279,6 +326,7 @@ int main(int argc, char **argv)
         {"places are counted in 64 bits", places_are_counted_in_64_bits},
         {"weights are the promised numbers", weights_are_the_promised_numbers},
         {"int8 weights are integers with one scale", int8_weights_are_integers_with_one_scale},
+        {"every instruction set gives the same bits", every_instruction_set_gives_the_same_bits},
         {"any block is part of the whole", any_block_is_part_of_the_whole},
         {"every place has its own numbers", every_place_has_its_own_numbers},
         {"mean and variance are those of the rule", mean_and_variance_are_those_of_the_rule},

@@ -125,7 +125,7 @@ static void file_name(char *name, size_t room)
     snprintf(name, room, "test-weights-%d.h5", id);
 }
 
-/* Written by all ranks together, read back in parts: the bits that the seed gives. */
+/* Written by all ranks together, read back in parts, on several threads: the bits that the seed gives. */
 static void file_and_seed_give_the_same(void)
 {
     for (int kind = 0; kind < 2; kind++)
@@ -141,7 +141,9 @@ static void file_and_seed_give_the_same(void)
             CU_ASSERT(em_source_open(&file, name, &status));
             CU_ASSERT_EQUAL(memcmp(&file.config, &config, sizeof config), 0);
             em_source_generate(&seed, &config, 7, storage);
+            em_threads_use(3);
             CU_ASSERT(em_weights_load(&mine, &file, &layout, suite_rank(), NULL, NULL, &status));
+            em_threads_use(1);
             CU_ASSERT(em_weights_load(&whole, &seed, &single, 0, NULL, NULL, &status));
             CU_ASSERT_STRING_EQUAL(status.text, "");
             em_weights_blocks(&config, &layout, suite_rank(), compare_block,

@@ -47,7 +47,8 @@ void em_die(const char *format, ...) __attribute__((format(printf, 1, 2), noretu
 /* An error handler for communicators that ends the job through em_die with MPI's own words. The caller frees it. */
 MPI_Errhandler em_mpi_error_handler(void);
 
-/* count items of size bytes, aligned to 64, not zeroed, never NULL (ends the job when memory is exhausted).
+/* count items of size bytes, aligned to 64, not zeroed, never NULL (ends the job when memory is exhausted); from 8 MB on in
+ * huge pages, where the system has them: filling fresh memory costs a page fault for each 2 MB instead of each 4 kB.
  * Freed with free. */
 void *em_alloc(int64_t count, size_t size);
 void *em_zeroed(int64_t count, size_t size);

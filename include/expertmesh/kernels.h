@@ -36,9 +36,9 @@ void em_matrix_allocate(em_matrix *matrix);
 void em_matrix_free(em_matrix *matrix);
 int64_t em_matrix_bytes(const em_matrix *matrix); /* numbers and scales */
 
-/* Put rows [first, first + count), given as [count, cols] one after another, to their places. Where the matrix has panels,
- * first is a multiple of 16, and so is count, or the rows are its last. */
-void em_matrix_put(em_matrix *matrix, int64_t first, int64_t count, const void *rows);
+/* Put rows [first, first + count), given as [count, cols] `stride` numbers apart, to their places. Where the matrix has
+ * panels, first is a multiple of 16, and so is count, or the rows are its last. */
+void em_matrix_put(em_matrix *matrix, int64_t first, int64_t count, const void *rows, int64_t stride);
 
 /* Rows [first, first + count) as float32, exactly as they weigh: out [count, cols]. */
 void em_matrix_rows(const em_matrix *matrix, int64_t first, int64_t count, float *out);
@@ -51,6 +51,7 @@ typedef enum em_isa { EM_ISA_PLAIN, EM_ISA_AVX2, EM_ISA_AVX512, EM_ISA_AMX, EM_N
 bool em_isa_choose(em_isa *isa, em_status *status);
 /* Use this one in this process from now on. Before the first call: what em_isa_choose says. */
 void em_isa_use(em_isa isa);
+em_isa em_isa_in_use(void);
 
 /* How products are computed: of the activations as they are, float32, with any weights; or faster, of activations rounded
  * to bf16 with bf16 weights, or to 8 bits (each row by its largest) with int8 weights. */

@@ -8,7 +8,7 @@
 
 #include "expertmesh/kernels.h"
 #include "expertmesh/layout.h"
-#include "expertmesh/store.h"
+#include "expertmesh/source.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -29,28 +29,6 @@ typedef bool em_block_visit(void *context, const em_block *block);
 bool em_weights_blocks(const em_config *config, const em_layout *layout, int rank, em_block_visit *visit,
                        void *context);
 
-/* How one tensor of one layer is stored. */
-typedef struct em_form {
-    em_storage storage;
-    int64_t groups;         /* G, scale groups along a neuron's inputs (int8) */
-    em_dataset data, scale; /* in the file, when there is one */
-} em_form;
-
-/* Where weights come from: a file, or a seed. */
-typedef struct em_source {
-    em_config config;
-    em_store *store; /* NULL: generated */
-    uint64_t seed;   /* of a file: what it says, or 0 */
-    em_form *form;   /* [EM_NUM_TENSORS, num_layers] */
-} em_source;
-
-/* Local. em_source_open reads the config, and checks that every tensor of such a model is there with the shape and type it
- * must have. Freed with em_source_close. */
-bool em_source_open(em_source *source, const char *path, em_status *status);
-void em_source_generate(em_source *source, const em_config *config, uint64_t seed, em_storage storage);
-void em_source_close(em_source *source);
-const em_form *em_source_form(const em_source *source, em_tensor tensor, int64_t layer);
-
 typedef struct em_held {
     int64_t owned;    /* bytes; their sum over ranks is the model's */
     int64_t repeated; /* bytes that another rank owns too */
@@ -65,6 +43,7 @@ typedef struct em_weights {
     int64_t num_layers;
     em_matrix **block; /* [EM_NUM_TENSORS, num_layers] -> [places]; a block without data is not held here */
     int64_t *places;   /* [EM_NUM_TENSORS] */
+    char **memory;     /* [EM_NUM_TENSORS, num_layers]: the numbers and scales of these blocks, which do not own them */
 } em_weights;
 
 /* Hears how much of the work of this rank is done. */

@@ -1,0 +1,2 @@
+#define DRAWS em_draws_avx512
+#include "draws_body.h"

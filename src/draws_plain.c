@@ -1,0 +1,2 @@
+#define DRAWS em_draws_plain
+#include "draws_body.h"
