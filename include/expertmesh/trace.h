@@ -22,7 +22,7 @@ extern "C" {
 #endif
 
 /* Bytes that a rank holds at most of what is recorded and not yet written. */
-enum { EM_TRACE_QUEUE = 256 << 20 };
+enum { EM_TRACE_QUEUE = 256000000 };
 
 /* What to record. A list that is NULL keeps all. */
 typedef struct em_trace_request {
