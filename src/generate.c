@@ -29,7 +29,7 @@ em_extent em_generation_extent(const em_batch *prompts, const em_generation *gen
     int64_t chunk = chunk_of(prompts, generation);
     bool lasting = generation->count > 1 || chunk < prompts->num_tokens;
     int64_t most = lasting && prompts->num_sequences > chunk ? prompts->num_sequences : chunk;
-    return (em_extent){most, em_generation_rows(prompts, generation), prompts->num_sequences, lasting};
+    return (em_extent){most, em_generation_rows(prompts, generation), prompts->num_sequences, lasting, 0};
 }
 
 /* One run of prompts and what follows. */

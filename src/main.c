@@ -97,7 +97,8 @@ static void run_program(em_call *call, int argc, char **argv, em_status *status)
 
 int main(int argc, char **argv)
 {
-    MPI_Init(&argc, &argv);
+    int threads;
+    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &threads); /* a trace's writer makes no MPI call */
     MPI_Errhandler handler = em_mpi_error_handler();
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, handler);
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit then fails the write, which says so */

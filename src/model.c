@@ -35,10 +35,12 @@ em_need em_model_need(const em_source *source, const em_layout *layout, int rank
     int64_t in_attention = T * C * (3 * heads + 2 * kv_heads);
     int64_t in_experts = routed * D + 256 * layout->slice_size * 2;
     int64_t in_output = T * em_range_size(em_embedding_held(layout, rank));
+    int64_t packed = em_inputs_bytes(T, larger(D, layout->slice_size)) * 2 + em_threads_bytes(em_threads());
     int64_t most = larger(larger(in_attention, in_experts), in_output);
     return (em_need){em_weights_held(source, layout, rank),
-                     (own * D * 3 + T * 1024 + parts + came + most) * (int64_t)sizeof(float),
-                     em_cache_bytes(c, layout, rank, extent.tokens, extent.num_sequences, extent.lasting)};
+                     (own * D * 3 + T * 1024 + parts + came + most) * (int64_t)sizeof(float) + packed,
+                     em_cache_bytes(c, layout, rank, extent.tokens, extent.num_sequences, extent.lasting),
+                     extent.trace};
 }
 
 /* Every host must have what its ranks need together, before any of them allocates. */
@@ -50,7 +52,8 @@ static bool check_memory(MPI_Comm comm, const em_source *source, const em_layout
     char name[256] = "";
     em_bytes_text rank_text, weights_text, host_text, there_text;
     em_need need = em_model_need(source, layout, rank, extent);
-    int64_t weights = need.weights.owned + need.weights.repeated, mine = weights + need.activations + need.cache, sum;
+    int64_t weights = need.weights.owned + need.weights.repeated, sum;
+    int64_t mine = weights + need.activations + need.cache + need.trace;
     MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &host);
     MPI_Comm_size(host, &on_host);
     MPI_Allreduce(&mine, &sum, 1, MPI_INT64_T, MPI_SUM, host);

@@ -690,6 +690,11 @@ bool em_bulk_write(const em_bulk *bulk, const em_dataset *dataset, int64_t width
     return good;
 }
 
+void em_bulk_hurry(const em_bulk *bulk)
+{
+    sync_file_range(bulk->file, 0, 0, SYNC_FILE_RANGE_WRITE); /* where it is not known: fdatasync does it all */
+}
+
 bool em_bulk_close(em_bulk *bulk, em_status *status)
 {
     if (bulk->file < 0) return true;

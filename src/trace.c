@@ -1,6 +1,4 @@
-#include "expertmesh/trace.h"
-
-#include "expertmesh/version.h"
+#include "trace_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,25 +8,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
-
-struct em_trace {
-    MPI_Comm comm; /* borrowed */
-    int rank, num_ranks;
-    char *path;
-    uint32_t wanted;
-    em_config config;
-    int64_t rows; /* tokens that the run may compute */
-    int64_t kept_layers, kept_tokens;
-    int64_t *layer_place; /* [L] where a layer is kept; -1: not */
-    int64_t *token_place; /* [rows] */
-    em_dataset data[EM_NUM_QUANTITIES];
-    em_dataset run_id, layers_done, step_tokens, tokens_done;
-    int64_t id; /* a random number, by which the ranks know that they write to one file */
-    em_bulk bulk;
-    em_status status; /* the first failure to write */
-};
 
 bool em_output_check(const char *path, bool force, em_status *status)
 {
@@ -61,128 +41,26 @@ static int64_t place_kept(int64_t all, const int64_t *kept, int64_t num_kept, in
     return kept ? num_kept : all;
 }
 
-static int64_t axis_size(const em_trace *trace, em_axis axis)
+static bool open_file(em_trace *trace, const char *path, em_status *status)
 {
-    const em_config *c = &trace->config;
-    const int64_t size[EM_NUM_AXES] = {
-        [EM_AXIS_LAYER] = trace->kept_layers,
-        [EM_AXIS_TOKEN] = trace->kept_tokens,
-        [EM_AXIS_EMB] = c->emb_size,
-        [EM_AXIS_Q_HEAD] = c->num_q_heads,
-        [EM_AXIS_KV_HEAD] = c->num_kv_heads,
-        [EM_AXIS_HEAD_DIM] = c->key_size,
-        [EM_AXIS_EXPERT] = c->num_experts,
-        [EM_AXIS_CHOICE] = c->num_selected_experts,
-        [EM_AXIS_NEURON] = c->ffn_size,
-        [EM_AXIS_VOCAB] = c->vocab_size,
-        [EM_AXIS_SOURCE_RANK] = trace->num_ranks,
-        [EM_AXIS_RANK] = trace->num_ranks,
-        [EM_AXIS_PHASE] = EM_NUM_PHASES,
-    };
-    return size[axis];
+    if (!em_bulk_open(&trace->bulk, path, status)) return false;
+    trace->writer = em_writer_start(&trace->bulk, trace->queue);
+    return true;
 }
 
-static bool is_wanted(const em_trace *trace, em_quantity quantity)
+/* With everything that was put in it, and on the disk. */
+static bool close_file(em_trace *trace, em_status *status)
 {
-    return !em_quantity_optional(quantity) || (trace->wanted >> quantity & 1) != 0;
+    em_writer_drain(trace->writer, status);
+    em_writer_stop(trace->writer);
+    trace->writer = NULL;
+    em_bulk_close(&trace->bulk, status);
+    return status->code == EM_OK;
 }
 
-static bool add_axis(em_trace *trace, em_store *store, em_axis axis, em_status *status)
+static void put_count(em_trace *trace, const em_dataset *counter, int64_t count)
 {
-    const char *name = em_axes[axis].name;
-    int64_t size = axis_size(trace, axis), *label = em_alloc(size, sizeof *label);
-    for (int64_t i = 0; i < size; i++) label[i] = i;
-    for (int64_t i = 0; axis == EM_AXIS_LAYER && i < trace->config.num_layers; i++)
-        if (trace->layer_place[i] >= 0) label[trace->layer_place[i]] = i;
-    for (int64_t i = 0; axis == EM_AXIS_TOKEN && i < trace->rows; i++)
-        if (trace->token_place[i] >= 0) label[trace->token_place[i]] = i;
-    bool good = axis == EM_AXIS_PHASE ? em_store_add_word_axis(store, name, size, em_phase_names, status)
-                                      : em_store_add_axis(store, name, size, label, status);
-    free(label);
-    return good && em_store_put_text(store, name, "long_name", em_axes[axis].long_name, status);
-}
-
-/* Only axes that some dataset has. */
-static bool add_axes(em_trace *trace, em_store *store, em_status *status)
-{
-    bool used[EM_NUM_AXES] = {false}, good = true;
-    for (em_quantity q = 0; q < EM_NUM_QUANTITIES; q++)
-        for (int i = 0; i < em_quantities[q].num_axes; i++) used[em_quantities[q].axis[i]] |= is_wanted(trace, q);
-    for (em_axis a = 0; good && a < EM_NUM_AXES; a++) good = !used[a] || add_axis(trace, store, a, status);
-    return good;
-}
-
-static bool add_quantity(em_trace *trace, em_store *store, em_quantity quantity, em_status *status)
-{
-    const em_quantity_info *info = &em_quantities[quantity];
-    em_dataset *data = &trace->data[quantity];
-    *data = (em_dataset){.type = info->type, .rank = info->num_axes};
-    snprintf(data->name, sizeof data->name, "/%s", info->name);
-    for (int i = 0; i < info->num_axes; i++) data->dims[i] = axis_size(trace, info->axis[i]);
-    bool good = em_store_add(store, data, status) &&
-                em_store_put_text(store, data->name, "long_name", info->long_name, status) &&
-                em_store_put_text(store, data->name, "units", info->units ? info->units : "1", status);
-    if (good && info->tl_name) good = em_store_put_text(store, data->name, "tl_name", info->tl_name, status);
-    for (int i = 0; good && i < info->num_axes; i++)
-        good = em_store_attach(store, data->name, i, em_axes[info->axis[i]].name, status);
-    return good;
-}
-
-static bool add_counter(em_store *store, const char *name, const char *meaning, em_dataset *data, em_status *status)
-{
-    *data = (em_dataset){.type = EM_TYPE_INT64, .rank = 0};
-    snprintf(data->name, sizeof data->name, "/%s", name);
-    return em_store_add(store, data, status) && em_store_put_text(store, name, "long_name", meaning, status);
-}
-
-static bool put_provenance(const em_trace *trace, em_store *store, const em_trace_request *request, em_status *status)
-{
-    char host[256] = "", date[64], mpi[MPI_MAX_LIBRARY_VERSION_STRING];
-    int length;
-    time_t now = time(NULL);
-    gethostname(host, sizeof host - 1);
-    strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
-    MPI_Get_library_version(mpi, &length);
-    const char *job = getenv("SLURM_JOB_ID");
-    char *config = em_config_json(&trace->config);
-    bool good = em_store_put_text(store, "/", "format", "expertmesh-trace", status) &&
-                em_store_put_int(store, "/", "format_version", 1, status) &&
-                em_store_put_text(store, "/", "creator", "expertmesh", status) &&
-                em_store_put_text(store, "/", "creator_version", EM_VERSION, status) &&
-                em_store_put_text(store, "/", "git_revision", EM_GIT_REVISION, status) &&
-                em_store_put_text(store, "/", "command_line", request->command_line, status) &&
-                em_store_put_text(store, "/", "date_created", date, status) &&
-                em_store_put_text(store, "/", "hostname", host, status) &&
-                em_store_put_int(store, "/", "num_ranks", trace->num_ranks, status) &&
-                em_store_put_text(store, "/", "mpi_library", mpi, status) &&
-                em_store_put_int(store, "/", "seed", (int64_t)request->seed, status) &&
-                em_store_put_text(store, "/", "weights", request->weights, status) &&
-                em_store_put_text(store, "/", "config_json", config, status) &&
-                em_store_put_int(store, "/", "complete", 0, status);
-    if (good && job) good = em_store_put_text(store, "/", "slurm_job_id", job, status);
-    free(config);
-    return good;
-}
-
-static bool create_structure(em_trace *trace, const char *path, const em_trace_request *request, em_status *status)
-{
-    em_store *store = em_store_create(path, status);
-    bool good = store && put_provenance(trace, store, request, status) && add_axes(trace, store, status);
-    for (em_quantity q = 0; good && q < EM_NUM_QUANTITIES; q++)
-        good = !is_wanted(trace, q) || add_quantity(trace, store, q, status);
-    good = good && add_counter(store, "run_id", "a random number of this run", &trace->run_id, status) &&
-           add_counter(store, "layers_done", "layers that are whole for all tokens of the step at hand",
-                       &trace->layers_done, status) &&
-           add_counter(store, "step_tokens", "tokens of the step at hand; they follow the first tokens_done",
-                       &trace->step_tokens, status) &&
-           add_counter(store, "tokens_done", "tokens, in the order they were run, that are whole in every quantity",
-                       &trace->tokens_done, status);
-    return em_store_close(store, status) && good;
-}
-
-static void count_done(em_trace *trace, const em_dataset *counter, int64_t done)
-{
-    if (trace->rank == 0) em_bulk_write(&trace->bulk, counter, 1, 0, 1, 0, 1, &done, 1, &trace->status);
+    em_writer_put(trace->writer, counter, 1, 0, 1, 0, 1, &count, 1);
 }
 
 static void put_tokens(em_trace *trace, const em_batch *tokens, int64_t row)
@@ -196,12 +74,11 @@ static void put_tokens(em_trace *trace, const em_batch *tokens, int64_t row)
 static void create_file(em_trace *trace, const em_trace_request *request, const em_batch *prompts, em_status *status)
 {
     char *partial = em_text("%s.partial", trace->path);
-    if (create_structure(trace, partial, request, status) && em_bulk_open(&trace->bulk, partial, status)) {
-        em_bulk_reserve(&trace->bulk, &trace->status);
-        count_done(trace, &trace->run_id, trace->id);
+    if (em_trace_create_structure(trace, partial, request, status) && open_file(trace, partial, status)) {
+        em_bulk_reserve(&trace->bulk, status);
+        put_count(trace, &trace->run_id, trace->id);
         put_tokens(trace, prompts, 0);
-        em_bulk_close(&trace->bulk, &trace->status);
-        if (trace->status.code) *status = trace->status;
+        close_file(trace, status);
     }
     if (status->code == EM_OK && rename(partial, trace->path) != 0)
         em_fail(status, EM_CANNOT_WRITE, "%s: cannot be renamed to %s: %s", partial, trace->path, strerror(errno));
@@ -226,17 +103,33 @@ static em_trace *new_trace(const em_trace_request *request, const em_config *con
     return trace;
 }
 
-int64_t em_trace_bytes(const em_trace_request *request, const em_config *config, int num_ranks)
+/* Bytes of what a trace records. */
+static int64_t bytes_of(const em_trace *trace)
 {
-    em_trace *trace = new_trace(request, config, num_ranks);
     int64_t sum = 0;
     for (em_quantity q = 0; q < EM_NUM_QUANTITIES; q++) {
         int64_t bytes = (int64_t)em_type_bytes(em_quantities[q].type);
-        for (int i = 0; i < em_quantities[q].num_axes; i++) bytes *= axis_size(trace, em_quantities[q].axis[i]);
-        if (is_wanted(trace, q)) sum += bytes;
+        for (int i = 0; i < em_quantities[q].num_axes; i++)
+            bytes *= em_trace_axis_size(trace, em_quantities[q].axis[i]);
+        if (em_trace_keeps(trace, q)) sum += bytes;
     }
-    em_trace_free(trace);
     return sum;
+}
+
+int64_t em_trace_bytes(const em_trace_request *request, const em_config *config, int num_ranks)
+{
+    em_trace *trace = new_trace(request, config, num_ranks);
+    int64_t bytes = bytes_of(trace);
+    em_trace_free(trace);
+    return bytes;
+}
+
+int64_t em_trace_queue(const em_trace_request *request, const em_config *config, int num_ranks)
+{
+    if (!request->path) return 0;
+    int64_t most = request->queue > 0 ? request->queue : EM_TRACE_QUEUE;
+    int64_t all = em_trace_bytes(request, config, num_ranks) + 4 * EM_WRITER_BLOCK;
+    return all < most ? all : most;
 }
 
 /* Open what rank 0 created: a file of this name in another folder, or on another host's disk, is not it. */
@@ -248,7 +141,7 @@ static void open_same_file(em_trace *trace, em_status *status)
         file >= 0 && pread(file, &id, sizeof id, (off_t)trace->run_id.offset) == (ssize_t)sizeof id && id == trace->id;
     if (file >= 0) close(file);
     if (same)
-        em_bulk_open(&trace->bulk, trace->path, status);
+        open_file(trace, trace->path, status);
     else
         em_fail(status, EM_CANNOT_WRITE,
                 "%s: rank %d does not see the file that rank 0 created; it must be on a file system "
@@ -263,6 +156,7 @@ em_trace *em_trace_create(MPI_Comm comm, const em_trace_request *request, const 
     MPI_Comm_size(comm, &num_ranks);
     em_trace *trace = new_trace(request, config, num_ranks);
     trace->comm = comm;
+    trace->queue = em_trace_queue(request, config, num_ranks);
     MPI_Comm_rank(comm, &trace->rank);
     if (trace->rank == 0) getrandom(&trace->id, sizeof trace->id, 0);
     if (trace->rank == 0 && em_output_check(request->path, request->force, status))
@@ -284,7 +178,7 @@ em_trace *em_trace_create(MPI_Comm comm, const em_trace_request *request, const 
 
 bool em_trace_wants(const em_trace *trace, em_quantity quantity, int64_t layer)
 {
-    if (!trace || !is_wanted(trace, quantity)) return false;
+    if (!trace || !em_trace_keeps(trace, quantity)) return false;
     return em_quantities[quantity].axis[0] != EM_AXIS_LAYER || trace->layer_place[layer] >= 0;
 }
 
@@ -306,31 +200,55 @@ void em_trace_put(em_trace *trace, em_quantity quantity, int64_t layer, int64_t 
     bool layered = em_quantities[quantity].axis[0] == EM_AXIS_LAYER;
     int64_t first_row = layered ? trace->layer_place[layer] * trace->kept_tokens : 0;
     int64_t width = width_of(trace, quantity), end = row + rows, run;
-    for (int64_t t = row; t < end && trace->status.code == EM_OK; t += run) {
+    for (int64_t t = row; t < end; t += run) {
         int64_t place = trace->token_place[t];
         for (run = 1; t + run < end && place >= 0 && trace->token_place[t + run] == place + run;) run++;
         if (place < 0) continue;
-        em_bulk_write(&trace->bulk, to, width, first_row + place, run, col, cols,
-                      (const char *)data + (t - row) * stride * (int64_t)em_type_bytes(to->type), stride,
-                      &trace->status);
+        em_writer_put(trace->writer, to, width, first_row + place, run, col, cols,
+                      (const char *)data + (t - row) * stride * (int64_t)em_type_bytes(to->type), stride);
     }
 }
 
 void em_trace_exchange(em_trace *trace, int64_t layer, const int64_t *dispatch_rows, const int64_t *expert_load)
 {
-    if (!trace || trace->layer_place[layer] < 0 || trace->status.code) return;
+    if (!trace || trace->layer_place[layer] < 0) return;
     int64_t P = trace->num_ranks, E = trace->config.num_experts, place = trace->layer_place[layer];
-    em_bulk_write(&trace->bulk, &trace->data[EM_DISPATCH_ROWS], P, place * P + trace->rank, 1, 0, P, dispatch_rows, P,
-                  &trace->status);
-    if (trace->rank == 0)
-        em_bulk_write(&trace->bulk, &trace->data[EM_EXPERT_LOAD], E, place, 1, 0, E, expert_load, E, &trace->status);
+    em_writer_put(trace->writer, &trace->data[EM_DISPATCH_ROWS], P, place * P + trace->rank, 1, 0, P, dispatch_rows, P);
+    if (trace->rank == 0) em_writer_put(trace->writer, &trace->data[EM_EXPERT_LOAD], E, place, 1, 0, E, expert_load, E);
 }
 
-/* After this all ranks know whether all have written what they had. */
-static bool agree_written(em_trace *trace, em_status *status)
+/* ---- counting ---- */
+
+/* The counter may say so when every rank has passed the newest mark. On rank 0 only. */
+static void count_later(em_trace *trace, const em_dataset *counter, int64_t value)
 {
-    if (trace->status.code && status->code == EM_OK) *status = trace->status;
-    return em_agree(trace->comm, status);
+    if (trace->rank != 0) return;
+    if (trace->num_due == trace->room) {
+        int room = trace->room > 0 ? 2 * trace->room : 64;
+        trace->due = em_grow(trace->due, trace->num_due, room, sizeof *trace->due);
+        trace->room = room;
+    }
+    trace->due[trace->num_due++] = (due_count){trace->marks, counter, value};
+}
+
+/* All ranks have passed so many marks. */
+static void count_passed(em_trace *trace, int64_t passed)
+{
+    int count = 0;
+    for (; count < trace->num_due && trace->due[count].mark <= passed; count++)
+        put_count(trace, trace->due[count].counter, trace->due[count].value);
+    trace->num_due -= count;
+    memmove(trace->due, trace->due + count, (size_t)trace->num_due * sizeof *trace->due);
+}
+
+/* After this all ranks know how far all have come, or that one failed; none waits for a disk. */
+static bool agree_passed(em_trace *trace, em_status *status)
+{
+    int64_t passed = em_writer_passed(trace->writer, status);
+    MPI_Allreduce(MPI_IN_PLACE, &passed, 1, MPI_INT64_T, MPI_MIN, trace->comm);
+    if (passed < 0) return em_agree(trace->comm, status);
+    if (trace->num_due > 0) count_passed(trace, passed);
+    return true;
 }
 
 /* How many of the first rows are kept. */
@@ -344,27 +262,29 @@ static int64_t kept_of(const em_trace *trace, int64_t rows)
 void em_trace_step(em_trace *trace, const em_batch *tokens, int64_t first_row)
 {
     if (!trace || trace->rank != 0) return;
-    count_done(trace, &trace->layers_done, 0);
-    count_done(trace, &trace->step_tokens, kept_of(trace, first_row + tokens->num_tokens) - kept_of(trace, first_row));
+    count_later(trace, &trace->layers_done, 0);
+    count_later(trace, &trace->step_tokens, kept_of(trace, first_row + tokens->num_tokens) - kept_of(trace, first_row));
     put_tokens(trace, tokens, first_row);
 }
 
 bool em_trace_layer(em_trace *trace, int64_t layer, em_status *status)
 {
     if (!trace || trace->layer_place[layer] < 0) return true;
-    if (!agree_written(trace, status)) return false;
-    count_done(trace, &trace->layers_done, trace->layer_place[layer] + 1);
-    return agree_written(trace, status); /* that it is counted too: the caller tells its user */
+    trace->marks = em_writer_mark(trace->writer);
+    count_later(trace, &trace->layers_done, trace->layer_place[layer] + 1);
+    return agree_passed(trace, status);
 }
 
 bool em_trace_step_done(em_trace *trace, int64_t rows, em_status *status)
 {
     if (!trace) return true;
-    if (!agree_written(trace, status)) return false;
-    count_done(trace, &trace->step_tokens, 0);
-    count_done(trace, &trace->tokens_done, kept_of(trace, rows));
-    return true;
+    trace->marks = em_writer_mark(trace->writer);
+    count_later(trace, &trace->step_tokens, 0);
+    count_later(trace, &trace->tokens_done, kept_of(trace, rows));
+    return agree_passed(trace, status);
 }
+
+/* ---- the end ---- */
 
 /* Has a quantity a place for each token? */
 static bool has_tokens(em_quantity quantity)
@@ -390,7 +310,7 @@ static void blank_rows(em_trace *trace, em_quantity quantity, int64_t first, int
         int64_t begin = (layer * trace->kept_tokens + first) * width, end = begin + (past - first) * width;
         for (int64_t i = begin; i < end; i += PIECE) {
             int64_t count = i + PIECE < end ? PIECE : end - i;
-            em_bulk_write(&trace->bulk, data, 1, i, count, 0, 1, blank, 1, &trace->status);
+            em_writer_put(trace->writer, data, 1, i, count, 0, 1, blank, 1);
         }
     }
     free(blank);
@@ -401,10 +321,10 @@ static void put_seconds(em_trace *trace, const em_profile *profile)
     int64_t P = trace->num_ranks, width = P * EM_NUM_PHASES, col = trace->rank * EM_NUM_PHASES;
     for (int64_t layer = 0; layer < profile->num_layers; layer++)
         if (trace->layer_place[layer] >= 0)
-            em_bulk_write(&trace->bulk, &trace->data[EM_PHASE_SECONDS], width, trace->layer_place[layer], 1, col,
-                          EM_NUM_PHASES, profile->seconds + layer * EM_NUM_PHASES, EM_NUM_PHASES, &trace->status);
-    em_bulk_write(&trace->bulk, &trace->data[EM_OUTER_SECONDS], width, 0, 1, col, EM_NUM_PHASES,
-                  profile->seconds + profile->num_layers * EM_NUM_PHASES, EM_NUM_PHASES, &trace->status);
+            em_writer_put(trace->writer, &trace->data[EM_PHASE_SECONDS], width, trace->layer_place[layer], 1, col,
+                          EM_NUM_PHASES, profile->seconds + layer * EM_NUM_PHASES, EM_NUM_PHASES);
+    em_writer_put(trace->writer, &trace->data[EM_OUTER_SECONDS], width, 0, 1, col, EM_NUM_PHASES,
+                  profile->seconds + profile->num_layers * EM_NUM_PHASES, EM_NUM_PHASES);
 }
 
 /* What a run that ended early did not reach. */
@@ -412,17 +332,18 @@ static void blank_rest(em_trace *trace, int64_t rows)
 {
     int64_t first = kept_of(trace, rows);
     for (em_quantity q = 0; trace->rank == 0 && first < trace->kept_tokens && q < EM_NUM_QUANTITIES; q++)
-        if (is_wanted(trace, q) && has_tokens(q)) blank_rows(trace, q, first, trace->kept_tokens);
+        if (em_trace_keeps(trace, q) && has_tokens(q)) blank_rows(trace, q, first, trace->kept_tokens);
 }
 
 bool em_trace_finish(em_trace *trace, const em_profile *profile, int64_t rows, em_status *status)
 {
     if (!trace) return true;
+    em_writer_drain(trace->writer, status);
+    if (!agree_passed(trace, status)) return false; /* that every step is whole: now it is counted */
     blank_rest(trace, rows);
     put_seconds(trace, profile);
-    if (!agree_written(trace, status)) return false;
-    em_bulk_close(&trace->bulk, &trace->status);
-    if (!agree_written(trace, status)) return false;
+    close_file(trace, status);
+    if (!em_agree(trace->comm, status)) return false;
     if (trace->rank == 0) {
         em_store *store = em_store_reopen(trace->path, status);
         if (store) em_store_put_int(store, "/", "complete", 1, status);
@@ -434,7 +355,9 @@ bool em_trace_finish(em_trace *trace, const em_profile *profile, int64_t rows, e
 void em_trace_free(em_trace *trace)
 {
     if (!trace) return;
+    em_writer_stop(trace->writer);
     if (trace->bulk.file >= 0) close(trace->bulk.file);
+    free(trace->due);
     free(trace->path);
     free(trace->layer_place);
     free(trace->token_place);

@@ -7,6 +7,8 @@
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh" "$@"
 need strace
+disk=${DISK_LIBRARY:-$(dirname "$program")/tests/libdisk.so}
+[ -r "$disk" ] || skip 'tests/libdisk.so is not built'
 python_with h5py numpy
 strace -f -o /dev/null true 2>/dev/null || skip 'this machine does not let a process be traced'
 
@@ -27,13 +29,16 @@ well "$program" run "${small[@]}" --tokens 4,5,6 --trace old.h5
 well "$program" init "${small[@]}" --storage int8 --seed 7 -o older.h5
 top=$PWD
 
-# fault_at FOLDER OLD CALL FAULT N COMMAND...: the command in FOLDER/N under strace, with the fault in its Nth system call of
-# that name; OLD (FILE=NAME, or -) is there before under NAME.
+# fault_at FOLDER OLD CALL FAULT N COMMAND...: the command in FOLDER/N, with the fault in its Nth system call of that name,
+# or, where CALL is `write`, at its Nth write to a file; OLD (FILE=NAME, or -) is there before under NAME. strace makes the
+# faults, but it counts each thread's calls apart, and a trace is written by two: theirs are those of tests/disk.c.
 fault_at() {
-    local folder=$1/$5 old=$2 call=$3 fault=${4/when=N/when=$5}
+    local folder=$1/$5 old=$2 call=$3 fault=${4/=N/=$5} inject
     mkdir -p "$folder" && cd "$folder" || return
     [ "$old" = - ] || cp "$top/${old%=*}" "${old#*=}"
-    timeout -k 2 20 "${alone[@]}" strace -f -o /dev/null -e trace="$call" -e inject="$call:$fault" "${@:6}" >out 2>err </dev/null
+    inject=(strace -f -o /dev/null -e trace="$call" -e inject="$call:$fault")
+    if [ "$call" = write ]; then inject=(env LD_PRELOAD="$disk" DISK="$fault"); fi
+    timeout -k 2 20 "${alone[@]}" "${inject[@]}" "${@:6}" >out 2>err </dev/null
     echo $? >code
     cd "$top" || return
 }
@@ -43,8 +48,13 @@ calls_of() {
     local call=$1 old=$2
     mkdir -p count && cd count || return
     [ "$old" = - ] || cp "$top/${old%=*}" "${old#*=}"
-    "${alone[@]}" strace -f -o calls -e trace="$call" "${@:3}" >out 2>err </dev/null
-    grep -c " $call(" calls
+    if [ "$call" = write ]; then
+        "${alone[@]}" env LD_PRELOAD="$disk" DISK=tell DISK_TELL=calls "${@:3}" >out 2>err </dev/null
+        cat calls
+    else
+        "${alone[@]}" strace -f -o calls -e trace="$call" "${@:3}" >out 2>err </dev/null
+        grep -c " $call(" calls
+    fi
     cd "$top" || return
     rm -r count
 }
@@ -82,7 +92,8 @@ at_every() {
 # judge KIND OLD FOLDER...: what the files under the folders hold.
 judge() {
     local kind=$1 old=$2 full=whole.h5 seen
-    [ "$kind" = traces ] && full=full.h5
+    if [ "$kind" = traces ]; then full=full.h5; fi
+    case $3 in *steps*) full=steps.h5 ;; esac
     shift 2
     if ! seen=$("$python" "$sources/tests/faults.py" "$kind" "$full" "$old" "$@" 2>&1); then
         fail "what was left by $1 ..." "a valid file, or none" "$seen"
@@ -107,15 +118,26 @@ one_message() {
 }
 
 # ---- killed at every write ----
-at_every kill old.h5=t.h5 pwrite64 signal=KILL:when=N 137 0 "${run[@]}" --force
+at_every kill old.h5=t.h5 write kill=N 137 0 "${run[@]}" --force
 writes=$count
 judge traces old.h5 kill/*
 for state in older '0 layers' '1 layers' '2 layers' '2 layers, tokens' '2 layers, tokens, complete'; do
     has "$state" 'a run killed at every write'
 done
+# In several steps, with a disk that keeps up with the arithmetic and with one that does not.
+steps=("${run[@]}" --generate 4 --prefill-chunk 2)
+well "${steps[@]}"
+mv t.h5 steps.h5
+for slow in 0 2000; do
+    at_every kill-steps-$slow - write kill=N,slow=$slow 137 0 "${steps[@]}"
+    judge traces - kill-steps-$slow/*
+    for state in none '0 layers' '2 layers' '1 layers after 2' '0 layers after 3' '1 layers after 4' '2 layers after 5' '2 layers, tokens'; do
+        has "$state" "a run in several steps killed at every write, each $slow us slow"
+    done
+done
 # Until the trace gets its name: the same without an older one.
 before=$(find kill -name t.h5 -exec cmp -s {} old.h5 \; -print | wc -l)
-at_every kill-new - pwrite64 signal=KILL:when=N 137 $((before + 1)) "${run[@]}"
+at_every kill-new - write kill=N 137 $((before + 1)) "${run[@]}"
 for call in rename fdatasync fallocate; do
     at_every kill-$call - $call signal=KILL:when=N 137 0 "${run[@]}"
 done
@@ -134,7 +156,7 @@ has none 'init killed at every write'
 has whole 'init killed at every write'
 
 # ---- a disk that is full from each write on ----
-at_every full - pwrite64 error=ENOSPC:when=N+ 73 0 "${run[@]}"
+at_every full - write full=N 73 0 "${run[@]}"
 one_message $(seq -f 'full/%.0f' "$count")
 for call in fallocate fdatasync rename; do
     at_every full-$call - $call error=ENOSPC:when=N+ 73 0 "${run[@]}"
@@ -154,24 +176,40 @@ judge weights - full-init/* full-init-fallocate/* full-init-fdatasync/* full-ini
 # ---- the same in one of three ranks ----
 cat >one-rank.sh <<'EOF'
 #!/bin/bash
-# one-rank.sh RANK FAULT PROGRAM ARGUMENT...
-if [ "$OMPI_COMM_WORLD_RANK" != "$1" ]; then exec "${@:3}"; fi
-exec strace -f -o /dev/null -e trace=pwrite64 -e inject="pwrite64:$2" "${@:3}"
+# one-rank.sh DISK RANK FAULT OTHERS PROGRAM ARGUMENT...: a rank's disk with a fault, the others' with theirs (- is none)
+fault=$4
+if [ "$OMPI_COMM_WORLD_RANK" = "$2" ]; then fault=$3; fi
+if [ "$fault" = - ]; then exec "${@:5}"; fi
+exec env LD_PRELOAD="$1" DISK="$fault" "${@:5}"
 EOF
 for fault in 0:1 0:30 0:60 0:75 1:1 1:7 1:20 2:12; do
     folder=ranks/${fault/:/-}
     mkdir -p "$folder" && cd "$folder" || exit
-    watch mpirun -n 3 bash "$top/one-rank.sh" "${fault%:*}" "error=ENOSPC:when=${fault#*:}+" "${run[@]}"
+    watch mpirun -n 3 bash "$top/one-rank.sh" "$disk" "${fault%:*}" "full=${fault#*:}" - "${run[@]}"
     cp "$logs/out" out && cp "$logs/err" err && echo "$status" >code
     cd "$top" || exit
     if [ "$status" != 73 ]; then fail "rank ${fault%:*} of 3 cannot write from its write ${fault#*:} on" 73 "$status: $(cat "$logs/err")"; fi
 done
 one_message ranks/*
 judge traces - ranks/*
+# A rank killed at one of its writes, its disk or the others' being slow.
+for fault in 0:80 0:100 0:120 0:140 1:2 1:25 1:50 1:110 2:12 2:90 2:170; do
+    for slow in 3000,- 0,slow=3000; do
+        folder=ranks-steps/${fault/:/-}-${slow%,*}
+        mkdir -p "$folder" && cd "$folder" || exit
+        watch mpirun -n 3 bash "$top/one-rank.sh" "$disk" "${fault%:*}" "kill=${fault#*:},slow=${slow%,*}" "${slow#*,}" "${steps[@]}"
+        cp "$logs/out" out && cp "$logs/err" err && echo "$status" >code
+        cd "$top" || exit
+        if [ "$status" = 0 ] || [ "$status" = 124 ]; then
+            fail "rank ${fault%:*} of 3 is killed at its write ${fault#*:}" 'another exit code than 0' "$status"
+        fi
+    done
+done
+judge traces - ranks-steps/*
 for fault in 0:1 0:20 1:1 2:3; do
     folder=ranks-init/${fault/:/-}
     mkdir -p "$folder" && cd "$folder" || exit
-    watch mpirun -n 3 bash "$top/one-rank.sh" "${fault%:*}" "error=ENOSPC:when=${fault#*:}+" "${init[@]}"
+    watch mpirun -n 3 bash "$top/one-rank.sh" "$disk" "${fault%:*}" "full=${fault#*:}" - "${init[@]}"
     cp "$logs/out" out && cp "$logs/err" err && echo "$status" >code
     cd "$top" || exit
     if [ "$status" != 73 ]; then fail "rank ${fault%:*} of 3 cannot write from its write ${fault#*:} on" 73 "$status: $(cat "$logs/err")"; fi

@@ -26,7 +26,8 @@ static void print_failures(void)
 
 int suite_main(int argc, char **argv, const char *name, const suite_test *tests)
 {
-    MPI_Init(&argc, &argv);
+    int threads;
+    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &threads);
     CU_initialize_registry();
     CU_pSuite suite = CU_add_suite(name, NULL, NULL);
     int count = 0;

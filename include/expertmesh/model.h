@@ -39,6 +39,7 @@ typedef struct em_extent {
     int64_t step_tokens;           /* in its largest step */
     int64_t tokens, num_sequences; /* in all */
     bool lasting;                  /* later steps look back */
+    int64_t trace;                 /* bytes that a rank may hold for its trace */
 } em_extent;
 
 /* How a run computes. */
@@ -51,7 +52,7 @@ typedef struct em_manner {
  * each expert up to twice its share. Local, allocates nothing. */
 typedef struct em_need {
     em_held weights;
-    int64_t activations, cache;
+    int64_t activations, cache, trace;
 } em_need;
 
 em_need em_model_need(const em_source *source, const em_layout *layout, int rank, em_extent extent);

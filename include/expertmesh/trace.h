@@ -1,12 +1,15 @@
 /* expertmesh/trace.h: what a run records, into one HDF5 file that any reader opens at any time.
  *
  * Rank 0 creates every dataset with its space, scales and attributes beside the final name and renames; from then on the
- * structure does not change, and each rank writes its own rows in place. Tokens lie in the order they were computed: the
- * prompts', then the generated ones, step by step. When all ranks have written a layer of a step, rank 0 counts it in
- * `layers_done`, for the `step_tokens` of the step; when a step's last norm and logits are written, `tokens_done` says so;
- * last, `complete` becomes 1. So whatever was reported as written is there, however the run ends.
- * Advantage: no rank waits for another to write, and no write passes through HDF5. Cost: the size of every dataset is
- * fixed before the run. */
+ * structure does not change, and each rank writes its own rows in place, behind the arithmetic (writer.h). Tokens lie in the
+ * order they were computed: the prompts', then the generated ones, step by step. When all ranks have written a layer of a
+ * step, rank 0 counts it in `layers_done`, for the `step_tokens` of the step; when a step's last norm and logits are
+ * written, `tokens_done` says so; last, `complete` becomes 1. So whatever is counted as written is there, however the run
+ * ends. The counters follow the run: at the end of each layer the ranks agree on how far all of them have written, without
+ * waiting for that, and rank 0 then counts it; a later step's counts follow the earlier's.
+ * Advantage: no rank waits for another to write, nor for the disk while its queue has room, and no write passes through
+ * HDF5. Cost: the size of every dataset is fixed before the run; a rank holds up to EM_TRACE_QUEUE bytes that are not yet
+ * written, which a run that is killed loses; and a failed write is known at the end of the layer after which it failed. */
 #ifndef EXPERTMESH_TRACE_H
 #define EXPERTMESH_TRACE_H
 
@@ -18,6 +21,9 @@
 extern "C" {
 #endif
 
+/* Bytes that a rank holds at most of what is recorded and not yet written. */
+enum { EM_TRACE_QUEUE = 256000000 };
+
 /* What to record. A list that is NULL keeps all. */
 typedef struct em_trace_request {
     const char *path;
@@ -28,6 +34,7 @@ typedef struct em_trace_request {
     const int64_t *tokens; /* kept tokens, ascending */
     int64_t num_tokens;
     int64_t rows;        /* tokens that the run may compute in all */
+    int64_t queue;       /* another bound than EM_TRACE_QUEUE; 0: that */
     const char *weights; /* where the weights came from, in words */
     const char *command_line;
     uint64_t seed;
@@ -42,6 +49,9 @@ bool em_output_check(const char *path, bool force, em_status *status);
 /* Bytes that such a trace takes, but for HDF5's own. Pure. */
 int64_t em_trace_bytes(const em_trace_request *request, const em_config *config, int num_ranks);
 
+/* Bytes that a rank may hold for it: the bound, or what a smaller trace needs; 0 where request->path is NULL. Pure. */
+int64_t em_trace_queue(const em_trace_request *request, const em_config *config, int num_ranks);
+
 /* Create the file; prompts are the first tokens to be run. Collective; the status is agreed. NULL on failure. */
 em_trace *em_trace_create(MPI_Comm comm, const em_trace_request *request, const em_config *config,
                           const em_batch *prompts, em_status *status);
@@ -49,9 +59,9 @@ em_trace *em_trace_create(MPI_Comm comm, const em_trace_request *request, const 
 /* Does it record any of this quantity? False where trace is NULL. layer is ignored where the quantity has none. */
 bool em_trace_wants(const em_trace *trace, em_quantity quantity, int64_t layer);
 
-/* Record numbers [col, col + cols) of what the quantity holds a token, for rows [row, row + rows) of
- * the run's tokens. data: rows
- * `stride` numbers apart, of the quantity's type. Local. A failure is kept and told by em_trace_layer or em_trace_finish. */
+/* Record numbers [col, col + cols) of what the quantity holds a token, for rows [row, row + rows) of the run's tokens.
+ * data: rows `stride` numbers apart, of the quantity's type; copied. Local; waits only where the queue is full. A failure
+ * is kept and told by em_trace_layer, em_trace_step_done or em_trace_finish. */
 void em_trace_put(em_trace *trace, em_quantity quantity, int64_t layer, int64_t row, int64_t rows, int64_t col,
                   int64_t cols, const void *data, int64_t stride);
 
@@ -61,12 +71,12 @@ void em_trace_exchange(em_trace *trace, int64_t layer, const int64_t *dispatch_r
 /* A step begins with these tokens, the first of them in this row. Local. trace may be NULL. */
 void em_trace_step(em_trace *trace, const em_batch *tokens, int64_t first_row);
 
-/* A layer of the step is written by all; the whole step is, which makes so many rows. Collective; the status is agreed.
- * trace may be NULL. */
+/* A layer of the step is recorded; the whole step is, which makes so many rows. To be counted when all have written it.
+ * Collective, one small reduction that waits for no disk; the status is agreed. trace may be NULL. */
 bool em_trace_layer(em_trace *trace, int64_t layer, em_status *status);
 bool em_trace_step_done(em_trace *trace, int64_t rows, em_status *status);
 
-/* All is run, so many rows: this rank's times, NaN and -1 where no token was run, the mark of a complete trace.
+/* All is run, so many rows: wait until it is written and counted; this rank's times, NaN and -1 where no token was run, the mark of a complete trace.
  * Collective, agreed. trace may be NULL. */
 bool em_trace_finish(em_trace *trace, const em_profile *profile, int64_t rows, em_status *status);
 

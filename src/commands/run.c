@@ -419,6 +419,7 @@ static void run_source(const em_call *call, const em_source *source, const em_ba
                       .start = start,
                       .last = start};
         em_extent extent = em_generation_extent(batch, &generation);
+        extent.trace = em_trace_queue(&request, &source->config, call->num_ranks);
         if (em_model_open(&model, call->comm, source, extent, manner, em_bar_update, &bar, status)) {
             run_model(call, &model, source, batch, &generation, &request, status);
             em_model_close(&model);

@@ -1,0 +1,46 @@
+/* trace_file.h: what the parts of a trace share: its state, and the structure of its file. Private to the library. */
+#ifndef EXPERTMESH_TRACE_FILE_H
+#define EXPERTMESH_TRACE_FILE_H
+
+#include "expertmesh/trace.h"
+#include "expertmesh/writer.h"
+
+/* A counter that may be set once every rank's writer has passed a mark. */
+typedef struct due_count {
+    int64_t mark;
+    const em_dataset *counter;
+    int64_t value;
+} due_count;
+
+struct em_trace {
+    MPI_Comm comm; /* borrowed */
+    int rank, num_ranks;
+    char *path;
+    uint32_t wanted;
+    em_config config;
+    int64_t rows; /* tokens that the run may compute */
+    int64_t kept_layers, kept_tokens;
+    int64_t *layer_place; /* [L] where a layer is kept; -1: not */
+    int64_t *token_place; /* [rows] */
+    em_dataset data[EM_NUM_QUANTITIES];
+    em_dataset run_id, layers_done, step_tokens, tokens_done;
+    int64_t id; /* a random number, by which the ranks know that they write to one file */
+    em_bulk bulk;
+    em_writer *writer;
+    int64_t queue; /* bytes that the writer may hold */
+    int64_t
+        marks; /* layers and steps that ended so far, on all ranks the same: each is a mark in every rank's writer */
+    due_count *due; /* on rank 0, in order; the first num_due */
+    int num_due, room;
+};
+
+/* Places along an axis of this trace. */
+int64_t em_trace_axis_size(const em_trace *trace, em_axis axis);
+
+/* Does this trace have a dataset of this quantity? */
+bool em_trace_keeps(const em_trace *trace, em_quantity quantity);
+
+/* Create a file with every dataset, scale and attribute of the trace, and note where the datasets lie. */
+bool em_trace_create_structure(em_trace *trace, const char *path, const em_trace_request *request, em_status *status);
+
+#endif
