@@ -6,16 +6,18 @@ int64_t em_embedding_look_up(const em_config *config, const em_layout *layout, i
                              int64_t T, const int32_t *token_id, float *out)
 {
     int64_t D = config->emb_size, n = 0, first_unit = em_layout_vocab_units(layout, rank).begin;
+    int32_t *here = em_alloc(T, sizeof *here);
     float factor = (float)config->embedding_multiplier_scale;
-    for (int64_t t = 0; t < T; t++) {
-        if (em_layout_vocab_owner(layout, token_id[t]) != rank) continue;
-        float *row = out ? out + n * D : NULL;
-        n++;
-        if (!row) continue;
-        int64_t unit = token_id[t] / layout->vocab_block;
-        em_matrix_rows(&blocks[unit - first_unit], token_id[t] - em_layout_vocab_rows(layout, unit).begin, 1, row);
+    for (int64_t t = 0; t < T; t++)
+        if (em_layout_vocab_owner(layout, token_id[t]) == rank) here[n++] = token_id[t];
+#pragma omp parallel for num_threads(n > 1 ? em_threads() : 1)
+    for (int64_t i = 0; i < (out ? n : 0); i++) {
+        int64_t unit = here[i] / layout->vocab_block;
+        float *row = out + i * D;
+        em_matrix_rows(&blocks[unit - first_unit], here[i] - em_layout_vocab_rows(layout, unit).begin, 1, row);
         for (int64_t d = 0; d < D; d++) row[d] *= factor;
     }
+    free(here);
     return n;
 }
 

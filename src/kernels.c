@@ -44,9 +44,11 @@ double em_dot(int64_t count, const float *a, const float *b)
 
 void em_rms_norm(int64_t T, int64_t D, const float *x, const float *scale, double eps, float *y)
 {
-    for (int64_t t = 0; t < T; t++, x += D, y += D) {
-        float factor = (float)(1 / sqrt(em_dot(D, x, x) / (double)D + eps));
-        for (int64_t d = 0; d < D; d++) y[d] = x[d] * factor * scale[d];
+#pragma omp parallel for num_threads(T > 1 ? em_threads() : 1)
+    for (int64_t t = 0; t < T; t++) {
+        const float *in = x + t * D;
+        float *out = y + t * D, factor = (float)(1 / sqrt(em_dot(D, in, in) / (double)D + eps));
+        for (int64_t d = 0; d < D; d++) out[d] = in[d] * factor * scale[d];
     }
 }
 

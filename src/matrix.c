@@ -121,10 +121,27 @@ float em_matrix_number(const em_matrix *m, int64_t row, int64_t j)
     return (float)((const int8_t *)panel)[place];
 }
 
+/* A row of a whole panel, 32 bits at a time; returns how many of its columns lie so. */
+static int64_t read_words(const em_matrix *m, int64_t row, float *out)
+{
+    const char *word = em_matrix_panel(m, row / EM_PANEL * EM_PANEL) + row % EM_PANEL * 4;
+    int64_t n = together(m->storage), whole = m->cols / n * n;
+    for (int64_t j = 0; j < whole; j += n, word += EM_PANEL * 4) {
+        if (m->storage == EM_F32)
+            out[j] = *(const float *)(const void *)word;
+        else if (m->storage == EM_BF16)
+            for (int i = 0; i < 2; i++) out[j + i] = em_bf16_to_f32(((const uint16_t *)(const void *)word)[i]);
+        else
+            for (int i = 0; i < 4; i++) out[j + i] = (float)((const int8_t *)word)[i];
+    }
+    return whole;
+}
+
 void em_matrix_rows(const em_matrix *m, int64_t first, int64_t count, float *out)
 {
     for (int64_t row = first; row < first + count; row++, out += m->cols) {
-        for (int64_t j = 0; j < m->cols; j++) out[j] = em_matrix_number(m, row, j);
+        bool whole = m->in_panels && panel_width(m, row / EM_PANEL * EM_PANEL) == EM_PANEL;
+        for (int64_t j = whole ? read_words(m, row, out) : 0; j < m->cols; j++) out[j] = em_matrix_number(m, row, j);
         for (int64_t j = 0; m->storage == EM_INT8 && j < m->cols; j++)
             out[j] *= m->scale[row * m->num_groups + (j + m->group_offset) / m->group_size];
     }

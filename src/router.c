@@ -6,6 +6,7 @@ void em_router_choose(const em_config *config, int64_t T, const float *x, const 
                       float *probs, int32_t *expert, float *weight)
 {
     int64_t D = config->emb_size, E = config->num_experts, S = config->num_selected_experts;
+#pragma omp parallel for num_threads(T > 1 ? em_threads() : 1)
     for (int64_t t = 0; t < T; t++) {
         for (int64_t e = 0; e < E; e++) logits[t * E + e] = (float)em_dot(D, x + t * D, router + e * D);
         memcpy(probs + t * E, logits + t * E, (size_t)E * sizeof(float));
