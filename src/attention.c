@@ -150,8 +150,8 @@ static void add_heads(const em_attention *a, em_range node, int64_t first, int64
     int64_t D = a->config->emb_size, panels = (D + EM_PANEL - 1) / EM_PANEL, width = TOGETHER * EM_PANEL;
     int64_t begin = first * EM_PANEL, lanes = D - begin < width ? D - begin : width;
     output_block block = {a, first, first + TOGETHER < panels ? first + TOGETHER : panels};
-    float *sums = em_zeroed(rows * width, sizeof *sums);
-    em_tree_sum(node, rows * width, add_head, &block, sums);
+    float *sums = em_zeroed((1 + em_tree_depth(node)) * rows * width, sizeof *sums); /* lanes past D are read */
+    em_tree_sum(node, rows * width, add_head, &block, sums, sums + rows * width);
     for (int64_t t = 0; t < rows; t++) memcpy(out + t * D + begin, sums + t * width, (size_t)lanes * sizeof(float));
     free(sums);
 }

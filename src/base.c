@@ -110,6 +110,22 @@ void *em_grow(void *old, int64_t old_count, int64_t count, size_t size)
     return grown;
 }
 
+void *em_room_for(em_room *room, int64_t count, size_t size)
+{
+    if (count * (int64_t)size > room->bytes || !room->memory) {
+        free(room->memory);
+        room->memory = em_alloc(count, size);
+        room->bytes = count * (int64_t)size;
+    }
+    return room->memory;
+}
+
+void em_room_free(em_room *room)
+{
+    free(room->memory);
+    *room = (em_room){0};
+}
+
 char *em_text(const char *format, ...)
 {
     va_list args;

@@ -1,7 +1,5 @@
 #include "expertmesh/experts.h"
 
-#include <stdlib.h>
-
 /* A block of one expert's rows on its way through its slices. */
 typedef struct row_block {
     const em_experts *experts;
@@ -60,7 +58,8 @@ void em_experts_run(const em_experts *experts, const int64_t *first_row, const f
 {
     int64_t D = experts->config->emb_size, n = experts->layout->slice_size;
     em_range here = em_layout_experts(experts->layout, experts->rank);
-    float *hidden = em_alloc(EM_ROW_BLOCK * n, sizeof(float)), *gated = em_alloc(EM_ROW_BLOCK * n, sizeof(float));
+    float *hidden = em_room_for(&experts->rooms[0], 2 * EM_ROW_BLOCK * n, sizeof(float));
+    float *gated = hidden + EM_ROW_BLOCK * n;
     for (int64_t e = here.begin; e < here.end; e++) {
         const em_cover *cover = &experts->covers[e];
         int64_t count = first_row[e + 1] - first_row[e];
@@ -71,10 +70,10 @@ void em_experts_run(const em_experts *experts, const int64_t *first_row, const f
             em_inputs_pack(&experts->inputs[0], experts->compute, size, D, rows + first_row[e] + row);
             for (int node = first_node; node < past_node; node++) {
                 int64_t output = first_output[e] + (node - first_node) * count + row;
-                em_tree_sum(cover->node[node], size * D, run_slice, &block, outputs + output * D);
+                float *scratch =
+                    em_room_for(&experts->rooms[1], em_tree_depth(cover->node[node]) * size * D, sizeof(float));
+                em_tree_sum(cover->node[node], size * D, run_slice, &block, outputs + output * D, scratch);
             }
         }
     }
-    free(hidden);
-    free(gated);
 }

@@ -23,6 +23,7 @@ uint16_t em_f32_to_bf16(float value)
 
 void em_add(int64_t count, const float *x, float *y)
 {
+#pragma omp parallel for num_threads(count > 1 << 16 ? em_threads() : 1)
     for (int64_t i = 0; i < count; i++) y[i] += x[i];
 }
 

@@ -144,6 +144,7 @@ void em_model_close(em_model *model)
     for (int64_t i = 0; i < 2 + em_range_size(em_layout_heads(&model->layout, model->rank)); i++)
         em_inputs_free(&model->inputs[i]);
     free(model->inputs);
+    for (int i = 0; i < EM_NUM_ROOMS; i++) em_room_free(&model->room[i]);
     em_arrival_free(&model->arrival);
     em_shared_close(model->x);
     em_shared_close(model->parts);

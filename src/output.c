@@ -114,7 +114,7 @@ void em_pass_output(em_pass *pass, em_outcome *outcome)
         last_row[s] = recorded ? t : s;
         last[s] = needs[m->rank] ? x[t] : NULL;
     }
-    float *logits = em_alloc(rows * em_range_size(held), sizeof(float));
+    float *logits = em_room_for(&m->room[EM_ROOM_LOGITS], rows * em_range_size(held), sizeof(float));
     em_embedding_logits(&m->config, &m->layout, m->rank, em_pass_blocks(pass, EM_EMBEDDING, 0), rows,
                         recorded ? x : last, m->compute, &m->inputs[0], logits);
     free(last);
@@ -125,7 +125,6 @@ void em_pass_output(em_pass *pass, em_outcome *outcome)
         em_trace_put(pass->trace, EM_LOGITS, 0, pass->step->first_row, pass->T, held.begin, em_range_size(held), logits,
                      em_range_size(held));
     em_profile_lap(pass->profile, outer, EM_PHASE_TRACE);
-    free(logits);
     free(last_row);
     free(needs);
     em_exchange_free(plan);

@@ -81,12 +81,7 @@ void em_inputs_pack(em_inputs *x, em_compute compute, int64_t T, int64_t K, cons
 {
     const em_tiles *tiles = em_tiles_in_use();
     if (!x->row_scale) x->row_scale = em_alloc(EM_ROW_BLOCK, sizeof(float));
-    int64_t bytes = packed_bytes(compute, T, K);
-    if (bytes > x->room) {
-        free(x->packed);
-        x->packed = em_alloc(bytes, 1);
-        x->room = bytes;
-    }
+    x->packed = em_room_for(&x->room, packed_bytes(compute, T, K), 1);
     x->compute = compute;
     x->num_rows = T;
     x->width = K;
@@ -104,7 +99,7 @@ void em_inputs_pack(em_inputs *x, em_compute compute, int64_t T, int64_t K, cons
 
 void em_inputs_free(em_inputs *x)
 {
-    free(x->packed);
+    em_room_free(&x->room);
     free(x->row_scale);
     *x = (em_inputs){0};
 }

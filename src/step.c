@@ -105,8 +105,8 @@ static void run_heads(em_pass *pass, int64_t layer, const float *const *x, float
                       .inputs = m->inputs};
     int64_t width = pass->T * em_range_size(a.heads) * m->config.key_size;
     int64_t kv_width = pass->T * em_range_size(a.kv_heads) * m->config.key_size;
-    head_state s = {em_alloc(width, sizeof(float)), em_alloc(kv_width, sizeof(float)),
-                    em_alloc(kv_width, sizeof(float)), em_alloc(width, sizeof(float))};
+    float *all = em_room_for(&m->room[EM_ROOM_HEADS], 2 * (width + kv_width), sizeof(float));
+    head_state s = {all, all + width, all + width + kv_width, all + width + 2 * kv_width};
     em_attention_project(&a, pass->T, x, pass->rope, s.q, s.k, s.v);
     em_cache_put(pass->cache, layer, pass->batch, s.k, s.v);
     em_attention_attend(&a, pass->batch, pass->cache, layer, s.q, s.z);
@@ -115,10 +115,6 @@ static void run_heads(em_pass *pass, int64_t layer, const float *const *x, float
     em_profile_lap(pass->profile, layer, EM_PHASE_ATTENTION);
     record_heads(pass, layer, &a, &s);
     em_profile_lap(pass->profile, layer, EM_PHASE_TRACE);
-    free(s.q);
-    free(s.k);
-    free(s.v);
-    free(s.z);
 }
 
 /* The sums of the heads here: [nodes here, T, D]. */
@@ -267,7 +263,8 @@ static void run_experts(em_pass *pass, int64_t layer, const em_routing *routing,
                           .up_bias = em_pass_blocks(pass, EM_FFN_UP_BIAS, layer),
                           .down_bias = em_pass_blocks(pass, EM_FFN_DOWN_BIAS, layer),
                           .compute = m->compute,
-                          .inputs = m->inputs};
+                          .inputs = m->inputs,
+                          .rooms = &m->room[EM_ROOM_EXPERTS]};
     hidden_record context = {pass, routing, layer};
     bool recorded = em_trace_wants(pass->trace, EM_FFN_HIDDEN, layer);
     em_experts_run(&experts, routing->first_row, rows, routing->first_output, outputs, recorded ? record_hidden : NULL,
@@ -334,14 +331,14 @@ static void open_pass(em_pass *pass)
     pass->T = pass->batch->num_tokens;
     pass->own = em_range_size(own);
     pass->first = own.begin;
-    pass->h = em_alloc(size, sizeof(float));
+    pass->h = em_room_for(&m->room[EM_ROOM_H], size, sizeof(float));
     int64_t *rows = em_alloc(m->num_ranks, sizeof *rows);
     for (int r = 0; r < m->num_ranks; r++)
         rows[r] = em_range_size(em_layout_tokens(&m->layout, pass->batch->num_tokens, r));
     pass->x = make_room(pass, m->x, rows);
     free(rows);
-    pass->delta = em_alloc(size, sizeof(float));
-    pass->rope = em_alloc(pass->T * m->config.key_size, sizeof(float));
+    pass->delta = em_room_for(&m->room[EM_ROOM_DELTA], size, sizeof(float));
+    pass->rope = em_room_for(&m->room[EM_ROOM_ROPE], pass->T * m->config.key_size, sizeof(float));
     em_rope_table(pass->T, m->config.key_size, pass->batch->position, m->config.rope_base, pass->rope);
     bool *needs = em_alloc(m->num_ranks, sizeof *needs);
     for (int r = 0; r < m->num_ranks; r++) needs[r] = em_range_size(em_layout_heads(&m->layout, r)) > 0;
@@ -352,9 +349,6 @@ static void open_pass(em_pass *pass)
 
 static void close_pass(em_pass *pass)
 {
-    free(pass->h);
-    free(pass->delta);
-    free(pass->rope);
     em_exchange_free(pass->gather);
     em_exchange_free(pass->sum_home);
 }

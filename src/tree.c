@@ -27,17 +27,22 @@ int em_tree_cover(int64_t num_leaves, em_range run, em_range nodes[EM_TREE_MAX_N
     return count;
 }
 
-void em_tree_sum(em_range node, int64_t count, em_leaf *leaf, void *context, float *out)
+int em_tree_depth(em_range node)
+{
+    int depth = 0;
+    for (int64_t leaves = em_range_size(node); leaves > 1; leaves = (leaves + 1) / 2) depth++;
+    return depth;
+}
+
+void em_tree_sum(em_range node, int64_t count, em_leaf *leaf, void *context, float *out, float *scratch)
 {
     if (em_range_size(node) == 1) {
         leaf(context, node.begin, out);
         return;
     }
-    float *right = em_alloc(count, sizeof(float));
-    em_tree_sum((em_range){node.begin, middle(node)}, count, leaf, context, out);
-    em_tree_sum((em_range){middle(node), node.end}, count, leaf, context, right);
-    em_add(count, right, out);
-    free(right);
+    em_tree_sum((em_range){node.begin, middle(node)}, count, leaf, context, out, scratch + count);
+    em_tree_sum((em_range){middle(node), node.end}, count, leaf, context, scratch, scratch + count);
+    em_add(count, scratch, out);
 }
 
 typedef struct finish_walk {

@@ -161,7 +161,9 @@ static void sum_in_parts(int64_t n, int num_ranks, const em_range *run, const fl
     for (int i = 0; i < cover.num_nodes; i++) {
         leaf_book book = {leaves, cover.node[i].begin};
         part[i] = parts + i * COUNT;
-        em_tree_sum(cover.node[i], COUNT, read_leaf, &book, parts + i * COUNT);
+        float *scratch = em_alloc(em_tree_depth(cover.node[i]) * COUNT, sizeof *scratch);
+        em_tree_sum(cover.node[i], COUNT, read_leaf, &book, parts + i * COUNT, scratch);
+        free(scratch);
         CU_ASSERT_EQUAL(book.next, cover.node[i].end);
     }
     memcpy(before, parts, size);

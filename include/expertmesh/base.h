@@ -54,6 +54,15 @@ void *em_alloc(int64_t count, size_t size);
 void *em_zeroed(int64_t count, size_t size);
 void *em_grow(void *old, int64_t old_count, int64_t count, size_t size);
 
+/* Memory that is kept from one use to the next: it grows and never shrinks, and its contents are lost when it grows.
+ * Starts zeroed. */
+typedef struct em_room {
+    void *memory;
+    int64_t bytes;
+} em_room;
+void *em_room_for(em_room *room, int64_t count, size_t size);
+void em_room_free(em_room *room);
+
 /* A formatted string of its own. Freed with free. */
 char *em_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

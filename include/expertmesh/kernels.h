@@ -80,7 +80,7 @@ typedef struct em_inputs {
     int64_t stride;          /* bytes from row to row, of bf16 and int8 */
     char *packed;            /* f32: tiles of rows, each [K, rows of the tile]; else [T, stride] */
     float *row_scale;        /* [T] of int8 */
-    int64_t room;            /* bytes of packed */
+    em_room room;            /* that holds packed */
 } em_inputs;
 
 /* Pack T rows of K numbers; row[t] says where each lies. T at most EM_ROW_BLOCK. */

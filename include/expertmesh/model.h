@@ -19,6 +19,17 @@
 extern "C" {
 #endif
 
+/* Arrays of a step, kept for a whole run. */
+enum {
+    EM_ROOM_H,
+    EM_ROOM_DELTA,
+    EM_ROOM_ROPE,
+    EM_ROOM_HEADS,   /* queries, keys, values and results */
+    EM_ROOM_EXPERTS, /* two: hidden states; the tree of sums */
+    EM_ROOM_LOGITS = EM_ROOM_EXPERTS + 2,
+    EM_NUM_ROOMS
+};
+
 typedef struct em_model {
     MPI_Comm comm; /* its own, a duplicate */
     int rank, num_ranks;
@@ -28,8 +39,9 @@ typedef struct em_model {
     em_cover head_cover;    /* how the heads' outputs are summed */
     em_cover *expert_cover; /* [E] how each expert's slices are */
     em_compute compute;     /* how products are computed */
-    em_inputs *inputs;      /* [1 + query heads here, at least 2] rows packed for products */
-    em_shared *x;           /* [T_r, D] norms of the residual, read by the owners of heads, experts and vocabulary */
+    em_inputs *inputs;      /* [2 + query heads here] rows packed for products */
+    em_room room[EM_NUM_ROOMS];
+    em_shared *x;     /* [T_r, D] norms of the residual, read by the owners of heads, experts and vocabulary */
     em_shared *parts; /* what goes home: rows of the embedding, the heads' sums, the experts' outputs, in turn with x */
     em_arrival arrival; /* the rows of the last exchange */
 } em_model;

@@ -23,8 +23,10 @@ int em_tree_cover(int64_t num_leaves, em_range run, em_range nodes[EM_TREE_MAX_N
 /* Writes the value of leaf i, count numbers, to out. */
 typedef void em_leaf(void *context, int64_t i, float *out);
 
-/* out [count] = the sum of the leaves of one node, in tree order. Leaves are asked for left to right. */
-void em_tree_sum(em_range node, int64_t count, em_leaf *leaf, void *context, float *out);
+/* out [count] = the sum of the leaves of one node, in tree order. Leaves are asked for left to right. scratch
+ * [em_tree_depth(node), count]. */
+void em_tree_sum(em_range node, int64_t count, em_leaf *leaf, void *context, float *out, float *scratch);
+int em_tree_depth(em_range node); /* levels below it */
 
 /* Finish the sum over [0, num_leaves). nodes covers it left to right; part[i]: the value of nodes[i], count numbers, read
  * where it lies. Returns where the sum is: in sum [count], or the only part there is. */
