@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const em_command *const commands[] = {&em_command_init, &em_command_run, &em_command_compare,
-                                             &em_command_inspect, &em_command_presets};
+static const em_command *const commands[] = {&em_command_init,    &em_command_run,   &em_command_compare,
+                                             &em_command_inspect, &em_command_bench, &em_command_presets};
 enum { NUM_COMMANDS = sizeof commands / sizeof *commands };
 
 static void print_help(FILE *out)

@@ -158,12 +158,23 @@ bool em_options_parse(const em_command *command, int argc, char **argv, em_call 
     return true;
 }
 
-const char *em_option_value(const em_call *call, const char *name)
+static int place_of_name(const em_call *call, const char *name)
 {
     option_list list = list_options(call->command);
     for (int i = 0; i < list.count; i++)
-        if (strcmp(name_of(&list, i), name) == 0) return call->value[i];
+        if (strcmp(name_of(&list, i), name) == 0) return i;
     em_die("%s has no option --%s", call->command->name, name);
+}
+
+const char *em_option_value(const em_call *call, const char *name)
+{
+    return call->value[place_of_name(call, name)];
+}
+
+void em_options_default(em_call *call, const char *name, const char *value)
+{
+    int i = place_of_name(call, name);
+    if (!call->value[i]) call->value[i] = value;
 }
 
 static void print_option(FILE *out, const em_option *option, const char *name)

@@ -53,6 +53,9 @@ bool em_options_parse(const em_command *command, int argc, char **argv, em_call 
 /* The value of an option, or NULL. A name that the command does not have ends the program. */
 const char *em_option_value(const em_call *call, const char *name);
 
+/* Where the user gave no such option: as if he had given this. value is borrowed. */
+void em_options_default(em_call *call, const char *name, const char *value);
+
 void em_options_help(const em_command *command, FILE *out);
 
 /* The entry of names [count] that is nearest to a mistyped word, or NULL where none is near. */

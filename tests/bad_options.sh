@@ -13,17 +13,17 @@ refuse 64 'which command' --
 refuse 64 '"rum"' 'the nearest is run' -- rum
 refuse 64 '"--hlep"' -- --hlep
 refuse 64 '"x y"' -- 'x y'
-for command in init run compare inspect presets; do
+for command in init run compare inspect bench presets; do
     ranks=1 refuse 64 "\"${command}s\"" "the nearest is $command" -- "${command}s"
 done
 
 # ---- every option in its form ----
-for command in init run compare inspect presets; do
+for command in init run compare inspect bench presets; do
     watch "$program" "$command" --help
     mapfile -t options < <(sed -nE 's/^  (-[a-z], )?--([a-z0-9-]+) ?([^ ]*) .*/\2 \3/p' "$logs/out")
     checks=$((checks + 1))
     case $command,${#options[@]} in
-        init,2[0-9] | run,4[0-9] | compare,2 | inspect,1 | presets,1) ;;
+        init,2[0-9] | run,4[0-9] | compare,2 | inspect,1 | bench,30 | presets,1) ;;
         *) fail "reading the options in $command --help" 'as many as there are' "${options[*]}" ;;
     esac
     for option in "${options[@]}"; do
@@ -176,6 +176,24 @@ for tolerance in x -1 nan inf '' 1e-5x; do
     ranks=1 refuse 64 '--tolerance' "\"$tolerance\"" '0 or more' -- compare a.h5 b.h5 --tolerance "$tolerance"
 done
 ranks=4 refuse 64 '--tolerance' '"x"' '0 or more' -- compare a.h5 b.h5 --tolerance x
+
+# ---- bench ----
+bench=(bench --preset tiny --only limits)
+refuse 64 '--only' '"modle"' 'the nearest is model' -- bench --only limits,modle
+for list in '' 'limits,' ',limits' 'limits model'; do ranks=1 refuse 64 '--only' 'no part' -- bench --only "$list"; done
+for option in runs threads tokens generate memory; do
+    for value in 0 -1 x '' 1.5 99999999999999999999; do
+        ranks=1 refuse 64 "--$option" "\"$value\"" 'whole number from 1 to' -- "${bench[@]}" "--$option" "$value"
+    done
+done
+refuse 64 '--runs' '"100"' 'from 1 to 99' -- "${bench[@]}" --runs 100
+refuse 64 '--output' '"xml"' 'csv or json' -- "${bench[@]}" -o xml
+refuse 64 '--storage' '"f16"' 'f32, bf16 or int8' -- "${bench[@]}" --storage f16
+refuse 64 '--tokens 2000' '--generate 49' 'sequence_len, 2048' -- "${bench[@]}" --sequence-len 2048 --tokens 2000 --generate 49
+refuse 64 '--preset' '"grok"' 'the nearest is grok1' -- bench --preset grok
+refuse 73 '--folder' 'absent' 'No such file' -- bench --preset tiny --only files --folder absent
+: >none.txt
+refuse 73 '--folder none.txt' 'Not a directory' -- bench --preset tiny --only files --folder none.txt
 
 # ---- ranks that were started differently ----
 refused 64 'different arguments' 'tokens 1' 'rank 1' 'tokens 2' -- \
