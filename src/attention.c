@@ -131,28 +131,36 @@ void em_attention_attend(const em_attention *a, const em_batch *step, const em_c
  * in the cache. */
 typedef struct output_block {
     const em_attention *attention;
+    int64_t rows, width; /* neurons at a time */
     int64_t first_panel, past_panel;
 } output_block;
 
-enum { TOGETHER = 8 }; /* panels of attn_output */
+/* Panels of attn_output at a time: of many rows, as many as the sums find room for; of few, long runs of weights, which
+ * memory gives faster. */
+static int64_t panels_together(int64_t rows, int64_t panels)
+{
+    enum { FEW = 16, TOGETHER = 8 };
+    int64_t share = (panels + em_threads() - 1) / em_threads();
+    return rows > FEW || share < TOGETHER ? TOGETHER : (share + TOGETHER - 1) / TOGETHER * TOGETHER;
+}
 
 static void add_head(void *context, int64_t head, float *out)
 {
     const output_block *b = context;
     int64_t mine = head - b->attention->heads.begin;
     em_product_panels(&b->attention->inputs[1 + mine], &b->attention->output[mine], b->first_panel, b->past_panel, out,
-                      TOGETHER * EM_PANEL);
+                      b->width);
 }
 
-/* Neurons from panel `first` on, for one node: out [rows, D]. */
-static void add_heads(const em_attention *a, em_range node, int64_t first, int64_t rows, float *out)
+/* The block's neurons for one node: out [rows, D]. */
+static void add_heads(output_block *b, em_range node, float *out)
 {
-    int64_t D = a->config->emb_size, panels = (D + EM_PANEL - 1) / EM_PANEL, width = TOGETHER * EM_PANEL;
-    int64_t begin = first * EM_PANEL, lanes = D - begin < width ? D - begin : width;
-    output_block block = {a, first, first + TOGETHER < panels ? first + TOGETHER : panels};
-    float *sums = em_zeroed((1 + em_tree_depth(node)) * rows * width, sizeof *sums); /* lanes past D are read */
-    em_tree_sum(node, rows * width, add_head, &block, sums, sums + rows * width);
-    for (int64_t t = 0; t < rows; t++) memcpy(out + t * D + begin, sums + t * width, (size_t)lanes * sizeof(float));
+    int64_t D = b->attention->config->emb_size, count = b->rows * b->width, begin = b->first_panel * EM_PANEL;
+    int64_t lanes = D - begin < b->width ? D - begin : b->width;
+    float *sums = em_zeroed((1 + em_tree_depth(node)) * count, sizeof *sums); /* lanes past D are added, too */
+    em_tree_sum(node, count, add_head, b, sums, sums + count);
+    for (int64_t t = 0; t < b->rows; t++)
+        memcpy(out + t * D + begin, sums + t * b->width, (size_t)lanes * sizeof(float));
     free(sums);
 }
 
@@ -162,7 +170,7 @@ void em_attention_output(const em_attention *a, int64_t T, const float *z, int n
     int64_t D = a->config->emb_size, C = a->config->key_size, heads = em_range_size(a->heads);
     int64_t panels = (D + EM_PANEL - 1) / EM_PANEL;
     for (int64_t t = 0; t < T; t += EM_ROW_BLOCK) {
-        int64_t rows = t + EM_ROW_BLOCK < T ? EM_ROW_BLOCK : T - t;
+        int64_t rows = t + EM_ROW_BLOCK < T ? EM_ROW_BLOCK : T - t, together = panels_together(rows, panels);
         int several = rows * D * C > 1 << 18 ? em_threads() : 1;
 #pragma omp parallel num_threads(several)
         {
@@ -174,8 +182,11 @@ void em_attention_output(const em_attention *a, int64_t T, const float *z, int n
             }
 #pragma omp for collapse(2)
             for (int node = 0; node < num_nodes; node++)
-                for (int64_t panel = 0; panel < panels; panel += TOGETHER)
-                    add_heads(a, nodes[node], panel, rows, parts + (node * T + t) * D);
+                for (int64_t panel = 0; panel < panels; panel += together) {
+                    int64_t past = panel + together < panels ? panel + together : panels;
+                    output_block block = {a, rows, together * EM_PANEL, panel, past};
+                    add_heads(&block, nodes[node], parts + (node * T + t) * D);
+                }
         }
     }
 }

@@ -112,6 +112,10 @@ int64_t em_inputs_bytes(int64_t T, int64_t K)
 
 /* ---- one block of inputs ---- */
 
+#define SIXTEEN(x) x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x
+static const float ones[EM_TOGETHER * EM_PANEL] = {SIXTEEN(1), SIXTEEN(1), SIXTEEN(1), SIXTEEN(1),
+                                                   SIXTEEN(1), SIXTEEN(1), SIXTEEN(1), SIXTEEN(1)};
+
 /* Neighbouring panels of a matrix on their way through a block of inputs. */
 typedef struct block {
     const em_tiles *tiles;
@@ -121,7 +125,7 @@ typedef struct block {
     int panels;           /* at most EM_TOGETHER */
     int64_t lanes;        /* their neurons */
     int64_t first, count; /* inputs [first, first + count) */
-    float scale[EM_TOGETHER * EM_PANEL];
+    const float *scale;   /* [lanes] of the inputs' group; 1 where weights have none */
     em_scratch *scratch;
     float *y; /* of the first neuron of the first panel */
     int64_t ldy;
@@ -138,9 +142,15 @@ static int64_t group_end(const em_matrix *w, int64_t input)
 static void find_scales(block *b)
 {
     const em_matrix *w = b->w;
-    int64_t group = w->storage == EM_INT8 ? (b->first + w->group_offset) / w->group_size : 0;
-    for (int64_t i = 0; i < b->lanes; i++)
-        b->scale[i] = w->storage == EM_INT8 ? w->scale[(b->panel * EM_PANEL + i) * w->num_groups + group] : 1;
+    int64_t row = b->panel * EM_PANEL, group = (b->first + w->group_offset) / (w->group_size > 0 ? w->group_size : 1);
+    if (w->storage != EM_INT8)
+        b->scale = ones;
+    else if (w->num_groups == 1)
+        b->scale = w->scale + row;
+    else {
+        for (int64_t i = 0; i < b->lanes; i++) b->scratch->scale[i] = w->scale[(row + i) * w->num_groups + group];
+        b->scale = b->scratch->scale;
+    }
 }
 
 /* Do the block's weights lie as loops want them: whole panels, cut where columns lie beside each other? */
@@ -150,21 +160,31 @@ static bool well_cut(const block *b, int64_t beside)
     return b->lanes == b->panels * EM_PANEL && b->first % beside == 0 && (end || b->count % beside == 0);
 }
 
-/* Add the sums of `rows` rows from t on, in a tile of neurons from lane on, to y. */
-static void add_tile(const block *b, int64_t t, int64_t rows, int64_t lane, const float *sums)
+/* Add the sums of `rows` rows from t on, for `lanes` neurons from lane on, to y. */
+static void add_tile(const block *b, int64_t t, int64_t rows, int64_t lane, int64_t lanes, const float *sums)
 {
     int64_t left = b->lanes - lane;
     b->tiles->add_floats(&(em_sums){.rows = rows,
-                                    .lanes = left < EM_PANEL ? left : EM_PANEL,
+                                    .lanes = left < lanes ? left : lanes,
                                     .sums = sums,
-                                    .ld = EM_PANEL,
+                                    .ld = lanes,
                                     .scale = b->scale + lane,
                                     .first = b->first == 0,
                                     .y = b->y + t * b->ldy + lane,
                                     .ldy = b->ldy});
 }
 
-/* All rows, packed in tiles that are tile_length inputs long, from input `first` of the tiles on, through the block's panels. */
+/* Few rows wait for the weights, which are called for before they are needed: so many bytes, or, where panels are that
+ * short, the next panels. One core of a Xeon (Sapphire Rapids) then read at 16.6 GB/s in each storage instead of 16.3 (f32),
+ * 14.6 (bf16) and 13.9 (int8). */
+static int64_t ahead_of(int64_t panel_bytes, int panels)
+{
+    enum { AHEAD = 1024, SHORT = 8192 };
+    return panel_bytes > SHORT ? AHEAD : panels * panel_bytes;
+}
+
+/* All rows, packed in tiles that are tile_length inputs long, from input `first` of the tiles on, through the block's
+ * panels. */
 static void run_tiles(const block *b, em_storage storage, int64_t T, const float *x, int64_t tile_length, int64_t first,
                       const char *w, int64_t panel_bytes)
 {
@@ -173,9 +193,12 @@ static void run_tiles(const block *b, em_storage storage, int64_t T, const float
         int place = place_of_width(b->tiles, T - t), width = b->tiles->width[place], most = b->tiles->panels[place];
         for (int p = 0; p < b->panels;) {
             int step = b->panels - p >= most ? most : 1;
-            (step == most ? b->tiles->large : b->tiles->small)[storage][place](b->count, w + p * panel_bytes,
-                                                                               panel_bytes, x + first * width, sums);
-            for (int q = 0; q < step; q++) add_tile(b, t, width, (p + q) * EM_PANEL, sums + q * width * EM_PANEL);
+            em_tile *tile = (step == most ? b->tiles->large : b->tiles->small)[storage][place];
+            tile(b->count, w + p * panel_bytes, panel_bytes, ahead_of(panel_bytes, step), x + first * width, sums);
+            if (width == 1) /* neurons of all panels beside each other */
+                add_tile(b, t, 1, p * EM_PANEL, step * EM_PANEL, sums);
+            for (int q = 0; width > 1 && q < step; q++)
+                add_tile(b, t, width, (p + q) * EM_PANEL, EM_PANEL, sums + q * width * EM_PANEL);
             p += step;
         }
         x += tile_length * width;
@@ -263,6 +286,7 @@ static void run_dots(const block *b)
 
 void em_product_panels(const em_inputs *x, const em_matrix *w, int64_t first, int64_t past, float *y, int64_t ldy)
 {
+    int64_t most = x->compute == EM_COMPUTE_F32 ? EM_BLOCK : EM_DOT_BLOCK;
     block b = {.tiles = em_tiles_in_use(), .x = x, .w = w, .ldy = ldy};
     b.scratch = em_thread_scratch();
     for (b.panel = first; x->num_rows > 0 && b.panel < past; b.panel += b.panels) {
@@ -274,7 +298,7 @@ void em_product_panels(const em_inputs *x, const em_matrix *w, int64_t first, in
         b.y = y + (b.panel - first) * EM_PANEL;
         for (b.first = 0; b.first < w->cols; b.first += b.count) {
             int64_t end = group_end(w, b.first);
-            b.count = b.first + EM_BLOCK < end ? EM_BLOCK : end - b.first;
+            b.count = b.first + most < end ? most : end - b.first;
             find_scales(&b);
             if (x->compute == EM_COMPUTE_F32)
                 run_floats(&b);
@@ -348,11 +372,10 @@ void em_panel_product(int64_t T, int64_t panels, int64_t K, const float *w, int6
                       int64_t ldx, float *y, int64_t ldy)
 {
     if (T == 0 || panels == 0) return;
-    block b = {.tiles = em_tiles_in_use(), .ldy = ldy};
+    block b = {.tiles = em_tiles_in_use(), .scale = ones, .ldy = ldy};
     float *packed = em_alloc(T * (K < EM_BLOCK ? K : EM_BLOCK), sizeof(float));
     const float **row = em_alloc(T, sizeof *row);
     for (int64_t t = 0; t < T; t++) row[t] = x + t * ldx;
-    for (int i = 0; i < EM_TOGETHER * EM_PANEL; i++) b.scale[i] = 1;
     for (b.first = 0; b.first < K; b.first += b.count) {
         b.count = b.first + EM_BLOCK < K ? EM_BLOCK : K - b.first;
         pack_tiles(b.tiles, T, row, b.first, b.count, packed);

@@ -13,8 +13,8 @@
 enum { EM_MAX_WIDTHS = 5, EM_MAX_TILE = 24 * EM_PANEL };
 
 /* out [panels, width, 16] = the sums over inputs [0, K) of `panels` neighbouring panels, panel_bytes apart, for `width`
- * rows whose inputs lie beside each other: x [K, width]. */
-typedef void em_tile(int64_t K, const void *w, int64_t panel_bytes, const float *x, float *out);
+ * rows whose inputs lie beside each other: x [K, width]. Weights are called for `ahead` bytes before they are needed. */
+typedef void em_tile(int64_t K, const void *w, int64_t panel_bytes, int64_t ahead, const float *x, float *out);
 
 /* Sums of a block of inputs on their way to y. */
 typedef struct em_sums {

@@ -98,7 +98,7 @@ typedef struct em_product {
 } em_product;
 
 /* Several products of the same inputs, on all threads. The bits of y[t] depend on w and x[t] alone: each sum runs over
- * blocks of at most 1,024 inputs of one scale group, in order within a block, and the blocks are added in order. */
+ * blocks of at most 256 inputs (1,024 of 16 or 8 bits) of one scale group, in order within a block, and the blocks are added in order. */
 void em_products(const em_inputs *x, int64_t count, const em_product *product);
 /* Panels [first, past) of one of them, on the calling thread; y begins with neuron 16 * first. */
 void em_product_panels(const em_inputs *x, const em_matrix *w, int64_t first, int64_t past, float *y, int64_t ldy);
