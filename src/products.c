@@ -44,9 +44,10 @@ static void pack_tiles(const em_tiles *tiles, int64_t T, const float *const *row
 static float pack_int8(const em_tiles *tiles, int64_t K, const float *row, int8_t *out)
 {
     float most = tiles->largest(K, row), up = most < 0x1p-90F ? 0x1p90F : 1; /* 127 / most must be a float */
-    if (em_first_not_finite(K, row) >= 0 || most == 0) {
+    bool finite = em_first_not_finite(K, row) < 0;
+    if (!finite || most == 0) {
         memset(out, 0, (size_t)K);
-        return most == 0 ? 0 : NAN;
+        return finite ? 0 : NAN; /* most passes NaN over, so 0 alone says nothing */
     }
     tiles->round_to_int8(K, row, up, 127 / (most * up), out);
     return most / 127;
@@ -106,8 +107,12 @@ void em_inputs_free(em_inputs *x)
 
 int64_t em_inputs_bytes(int64_t T, int64_t K)
 {
-    int64_t rows = T < EM_ROW_BLOCK ? T : EM_ROW_BLOCK;
-    return packed_bytes(EM_COMPUTE_F32, rows, K);
+    int64_t rows = T < EM_ROW_BLOCK ? T : EM_ROW_BLOCK, most = 0;
+    for (int c = 0; c < EM_NUM_COMPUTES; c++) { /* of few rows those of few bits take more: strips are whole */
+        int64_t bytes = packed_bytes((em_compute)c, rows, K);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
 }
 
 /* ---- one block of inputs ---- */

@@ -58,6 +58,36 @@ for seed in x -1 1.5 99999999999999999999 9223372036854775808 ''; do
 done
 refuse 64 '--seed' '"-1"' 'whole number from 0 to' -- init "${tiny[@]}" --seed -1 -o w.h5
 
+# ---- how to compute ----
+refuse 64 '--compute' '"f16"' 'f32, bf16 or int8' -- "${run[@]}" --compute f16
+for word in '' F32 bf int8x 'bf16,int8'; do ranks=1 refuse 64 '--compute' "\"$word\"" -- "${run[@]}" --compute "$word"; done
+for pair in bf16-f32 bf16-int8 int8-f32 int8-bf16; do
+    refuse 64 "--compute ${pair%-*}" "stored as ${pair%-*}" "is stored as ${pair#*-}" -- \
+        "${run[@]}" --compute "${pair%-*}" --storage "${pair#*-}"
+done
+ranks=4 refuse 64 '--compute bf16' 'is stored as int8' -- \
+    run --weights "$sources/data/golden/grok1-int8.weights.h5" --tokens 1 --compute bf16
+sets=(plain)
+if grep -qw avx2 /proc/cpuinfo && grep -qw fma /proc/cpuinfo; then sets+=(avx2); fi
+for set in "${sets[@]}"; do
+    EXPERTMESH_ISA=$set refuse 64 '--compute bf16' 'AVX-512-BF16' "EXPERTMESH_ISA=$set" -- \
+        "${run[@]}" --compute bf16 --storage bf16
+    EXPERTMESH_ISA=$set refuse 64 '--compute int8' 'AVX-512-VNNI' "EXPERTMESH_ISA=$set" -- \
+        "${run[@]}" --compute int8 --storage int8
+done
+# One rank without it is enough: all use one set.
+refused 64 '--compute int8' 'AVX-512-VNNI' 'EXPERTMESH_ISA=plain' -- \
+    mpirun -n 1 "$program" "${run[@]}" --compute int8 --storage int8 : \
+    -n 1 env EXPERTMESH_ISA=plain "$program" "${run[@]}" --compute int8 --storage int8
+for set in sse4 AVX2 'avx2 ' ''; do
+    EXPERTMESH_ISA=$set refuse 64 "EXPERTMESH_ISA is \"$set\"" 'plain, avx2, avx512, amx' -- "${run[@]}"
+done
+EXPERTMESH_ISA=sse4 refuse 64 'EXPERTMESH_ISA is "sse4"' -- bench --preset tiny --only limits
+for count in 0 -1 x 1e3 1.5 '' 99999999999999999999; do
+    ranks=1 refuse 64 '--threads' "\"$count\"" 'whole number of 1 or more' -- "${run[@]}" --threads "$count"
+done
+ranks=4 refuse 64 '--threads' '"0"' 'whole number of 1 or more' -- "${run[@]}" --threads 0
+refuse 64 '--threads' '99999' 'more than 1024' -- "${run[@]}" --threads 99999
 
 # ---- generation ----
 refuse 64 '--temperature' '-0.5' 'below 0' -- "${run[@]}" --generate 3 --temperature -0.5

@@ -32,19 +32,28 @@ static void keep_token(void *context, int64_t sequence, int64_t position, int32_
     t->token[sequence][position] = token;
 }
 
-static void run_on(MPI_Comm comm, const em_config *config, em_storage storage, const em_batch *batch,
-                   const em_generation *generation, story *told)
+/* A model's weights and how they are worked with. */
+typedef struct setting {
+    const em_config *config;
+    em_storage storage;
+    em_compute compute;
+} setting;
+
+/* On another number of threads each time. */
+static void run_on(MPI_Comm comm, const setting *s, const em_batch *batch, const em_generation *generation, story *told)
 {
+    static int turn;
+    em_manner manner = {s->compute, 1 + turn++ % 4};
     em_source source;
     em_model model;
     em_status status = {0};
     int64_t rows;
     em_listener listener = {keep_token, NULL, told, NULL};
     memset(told, 0, sizeof *told);
-    em_source_generate(&source, config, 5, storage);
-    CU_ASSERT(em_model_open(&model, comm, &source, em_generation_extent(batch, generation), (em_manner){0}, NULL, NULL,
-                            &status));
-    em_profile_open(&told->profile, config->num_layers, config->num_experts, model.num_ranks);
+    em_source_generate(&source, s->config, 5, s->storage);
+    CU_ASSERT(
+        em_model_open(&model, comm, &source, em_generation_extent(batch, generation), manner, NULL, NULL, &status));
+    em_profile_open(&told->profile, s->config->num_layers, s->config->num_experts, model.num_ranks);
     CU_ASSERT(em_generate(&model, batch, generation, NULL, &told->profile, &listener, &told->after, &rows, &status));
     CU_ASSERT_STRING_EQUAL(status.text, "");
     em_model_close(&model);
@@ -57,12 +66,12 @@ static void free_told(story *told)
     em_profile_close(&told->profile);
 }
 
-static void check_same_bits(const em_config *config, em_storage storage, const em_batch *batch,
-                            const em_generation *generation)
+static void check_one_way(const setting *s, const em_batch *batch, const em_generation *generation)
 {
     static story all, one;
-    run_on(MPI_COMM_WORLD, config, storage, batch, generation, &all);
-    run_on(MPI_COMM_SELF, config, storage, batch, generation, &one);
+    const em_config *config = s->config;
+    run_on(MPI_COMM_WORLD, s, batch, generation, &all);
+    run_on(MPI_COMM_SELF, s, batch, generation, &one);
     size_t count = (size_t)(batch->num_sequences * EM_NUM_BEST);
     CU_ASSERT_EQUAL(all.after.num_sequences, batch->num_sequences);
     CU_ASSERT_EQUAL(memcmp(all.after.token, one.after.token, count * sizeof(int32_t)), 0);
@@ -75,6 +84,23 @@ static void check_same_bits(const em_config *config, em_storage storage, const e
     if (generation->stop_token < 0) CU_ASSERT_EQUAL(routed, config->num_layers * rows * config->num_selected_experts);
     free_told(&all);
     free_told(&one);
+}
+
+/* Weights of this storage in every way to compute that fits them and that this processor has. */
+static bool next_way(setting *s)
+{
+    em_status status = {0};
+    while (++s->compute < EM_NUM_COMPUTES)
+        if (em_compute_fit(s->compute, s->storage) == s->compute && em_compute_here(s->compute, &status)) return true;
+    return false;
+}
+
+static void check_same_bits(const em_config *config, em_storage storage, const em_batch *batch,
+                            const em_generation *generation)
+{
+    setting s = {config, storage, EM_COMPUTE_F32};
+    do check_one_way(&s, batch, generation);
+    while (next_way(&s));
 }
 
 static const em_generation none = {.stop_token = -1, .sampling = {.top_p = 1}};
@@ -132,25 +158,34 @@ static void generation_has_the_same_bits(void)
 
 /* A sequence that is generated, then run whole as a prompt: the last step of the one and the pass of the other give the
  * same token with the same bits, for no sum's order depends on what else is in a step. */
-static void generated_tokens_are_those_of_one_pass(void)
+static void check_one_pass(const setting *s)
 {
     static story told, again;
-    em_config config = em_preset_find("tiny")->config;
-    em_batch batch = make_batch((int[]){4, 9}, 2, config.vocab_size), whole = {0};
+    em_batch batch = make_batch((int[]){4, 9}, 2, s->config->vocab_size), whole = {0};
     em_generation g = {.count = 10, .stop_token = -1, .prefill_chunk = 6, .sampling = {.top_p = 1}};
-    run_on(MPI_COMM_WORLD, &config, EM_F32, &batch, &g, &told);
+    run_on(MPI_COMM_WORLD, s, &batch, &g, &told);
     /* prompt 0 again, with what was generated but for the last token */
     char text[512] = "";
     em_status status = {0};
     for (int64_t i = 0; i < 4 + 9; i++)
         snprintf(text + strlen(text), sizeof text - strlen(text), "%d ", i < 4 ? batch.token_id[i] : told.token[0][i]);
     CU_ASSERT(em_batch_add_tokens(&whole, text, "test", EM_USAGE, &status));
-    run_on(MPI_COMM_WORLD, &config, EM_F32, &whole, &none, &again);
+    run_on(MPI_COMM_WORLD, s, &whole, &none, &again);
     CU_ASSERT_EQUAL(again.after.token[0], told.token[0][13]);
     free_told(&told);
     free_told(&again);
     em_batch_free(&batch);
     em_batch_free(&whole);
+}
+
+static void generated_tokens_are_those_of_one_pass(void)
+{
+    em_config config = em_preset_find("tiny")->config;
+    for (em_storage storage = 0; storage < EM_NUM_STORAGES; storage++) {
+        setting s = {&config, storage, EM_COMPUTE_F32};
+        do check_one_pass(&s);
+        while (next_way(&s));
+    }
 }
 
 int main(int argc, char **argv)
