@@ -29,6 +29,7 @@ run |libcjson-dev    |configuration files                  |library cjson/cJSON.
 test|librandom123-dev|Philox as published                  |library Random123/philox.h - random123           |random123  |Random123
 run |hdf5-tools      |looking at a trace: h5ls, h5dump     |command h5dump                                   |hdf5~mpi   |HDF5
 test|clang           |the second compiler                  |command clang                                    |llvm@14    |Clang/14
+test|libomp-dev      |OpenMP for the second compiler       |library omp.h omp                                |llvm-openmp|Clang/14
 test|clang-format-14 |the format check, version 14         |command clang-format-14                          |llvm@14    |Clang/14
 test|libcunit1-dev   |unit tests                           |library CUnit/Basic.h cunit cunit                |cunit      |CUnit
 test|strace          |kills a writer at any write          |command strace                                   |strace     |strace
