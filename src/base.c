@@ -88,8 +88,9 @@ void *em_alloc(int64_t count, size_t size)
         em_die("allocation of %lld x %zu bytes overflows", (long long)count, size);
     enum { HUGE_PAGE = 2 << 20, WORTH_IT = 4 * HUGE_PAGE }; /* a smaller array could lose much to being aligned */
     bytes = (bytes + 63) / 64 * 64;
-    void *memory = aligned_alloc(bytes < WORTH_IT ? 64 : HUGE_PAGE, bytes > 0 ? bytes : 64);
-    if (!memory) em_die("out of memory: %zu bytes could not be allocated", bytes);
+    void *memory;
+    if (posix_memalign(&memory, bytes < WORTH_IT ? 64 : HUGE_PAGE, bytes > 0 ? bytes : 64) != 0)
+        em_die("out of memory: %zu bytes could not be allocated", bytes);
     /* Only the whole huge pages, so that no more becomes resident than is asked for. Where there are none: no harm. */
     if (bytes >= WORTH_IT) madvise(memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
     return memory;

@@ -153,7 +153,7 @@ INLINE v16 power_of_e(v16 x)
     p = p * r + 1.6666665459e-1F;
     p = p * r + 5.0000001201e-1F;
     p = p * r * r + r + 1.0F;
-    v16 value = (v16)((i32x16)p + (((i32x16)whole - (i32x16)rounder) << 23));
+    v16 value = (v16)((u32x16)p + (((u32x16)whole - (u32x16)rounder) << 23));
     value = choose(x > 88.3F, (v16){0} + __builtin_inff(), value);
     return choose(x < -87.3F, (v16){0}, value);
 }
@@ -244,7 +244,7 @@ static void round_to_int8(int64_t count, const float *x, float first, float seco
     int64_t i = 0;
     for (; i + 16 <= count; i += 16) {
         v16 whole = *(const v16 *)(const void *)(x + i) * first * second + rounder;
-        *(i8x16 *)(out + i) = __builtin_convertvector((i32x16)whole - (i32x16)rounder, i8x16);
+        *(i8x16 *)(out + i) = __builtin_convertvector((i32x16)((u32x16)whole - (u32x16)rounder), i8x16);
     }
     for (; i < count; i++) {
         volatile float whole = x[i] * first * second + 12582912.0F; /* not to be taken for x[i] * first * second */
