@@ -21,6 +21,33 @@ for name in article grok1 grok1-bf16 grok1-int8; do
     echo "$name: as expected on 1, 2, 3, 4, 5, 8 ranks"
 done
 
+# With every set of instructions that this processor has, on several threads.
+for name in article grok1 grok1-bf16 grok1-int8; do
+    expected=$cases/$name.expected.h5 threads=1 sets=
+    for isa in plain avx2 avx512 amx; do
+        status=0
+        EXPERTMESH_ISA=$isa "$program" run --weights "$cases/$name.weights.h5" --tokens "$(tokens_of "$expected")" \
+            --threads $((threads++)) --trace isa.h5 --force >out 2>err || status=$?
+        if [ $status = 64 ] && grep -q 'no such set' err; then continue; fi
+        "$program" compare isa.h5 "$expected" --tolerance 2e-5 >table || { cat err table; exit 1; }
+        sets="$sets $isa"
+    done
+    echo "$name: as expected with$sets"
+done
+
+# Activations rounded to bf16 or to 8 bits are near.
+for way in bf16:2e-2 int8:5e-2; do
+    compute=${way%:*} expected=$cases/grok1-${way%:*}.expected.h5
+    for isa in avx512 amx; do
+        status=0
+        EXPERTMESH_ISA=$isa mpirun -n 2 "$program" run --weights "$cases/grok1-$compute.weights.h5" --compute "$compute" \
+            --tokens "$(tokens_of "$expected")" --threads 2 --trace near.h5 --force --trace-only attn_out >out 2>err || status=$?
+        if [ $status = 64 ]; then continue; fi
+        "$program" compare near.h5 "$expected" --tolerance "${way#*:}" >table || { cat err table; exit 1; }
+        echo "grok1-$compute, computed in $compute with $isa: attn_out within ${way#*:}"
+    done
+done
+
 # Another model's expected values must be noticed.
 status=0
 "$program" compare article-1.h5 "$cases/grok1.expected.h5" --tolerance 2e-5 >table || status=$?

@@ -9,12 +9,13 @@ rm -rf "$scratch" && mkdir -p "$scratch" && cd "$scratch"
 of_ranks='run_id|dispatch_rows|phase_seconds|outer_seconds|source_rank|rank'
 datasets_of() { h5ls "$1" | awk '{print $1}' | grep -vxE "$of_ranks"; }
 
-# same WHAT RANKS...: run with OPTIONS on 1 rank and on each of RANKS.
+# same WHAT RANKS...: run with OPTIONS on 1 rank of one thread, and on each of RANKS of as many as THREADS says.
+threads=1
 same() {
     local what=$1 ranks quantity
-    "$program" run "${options[@]}" --trace one.h5 --force >out 2>err || { cat out err; exit 1; }
+    "$program" run "${options[@]}" --threads 1 --trace one.h5 --force >out 2>err || { cat out err; exit 1; }
     for ranks in "${@:2}"; do
-        mpirun -n "$ranks" "$program" run "${options[@]}" --trace many.h5 --force >out 2>err || { cat out err; exit 1; }
+        mpirun -n "$ranks" "$program" run "${options[@]}" --threads "$threads" --trace many.h5 --force >out 2>err || { cat out err; exit 1; }
         for quantity in $(datasets_of one.h5); do
             h5diff one.h5 many.h5 "/$quantity" "/$quantity" >difference ||
                 { echo "$what on $ranks ranks: $quantity differs"; head -20 difference; exit 1; }
@@ -40,6 +41,22 @@ same 'odd shapes in int8' 2 4 7
 options=(--preset tiny --storage bf16 --tokens-file prompts --trace-layers 1 --trace-tokens '0,3-9,160'
     --trace-only 'logits,ffn_hidden,resid_post,attn_k')
 same 'a part recorded' 3 8
+
+# Every way to store and compute, with every set of instructions here, on 2, 3 and 4 threads.
+threads=2
+for isa in plain avx2 avx512 amx; do
+    for way in f32:f32 bf16:f32 int8:f32 bf16:bf16 int8:int8; do
+        options=(--preset tiny --seed 5 --storage "${way%:*}" --compute "${way#*:}" --tokens-file prompts)
+        status=0
+        EXPERTMESH_ISA=$isa "$program" run "${options[@]}" >out 2>err || status=$?
+        if [ $status = 64 ] && grep -qE 'no such set|does not have' err; then continue; fi
+        export EXPERTMESH_ISA=$isa
+        same "$isa, stored as ${way%:*}, computed in ${way#*:}, $threads threads" 2
+        unset EXPERTMESH_ISA
+        threads=$((threads % 3 + 2))
+    done
+done
+threads=3
 
 # From a file, written by one number of ranks and read by another.
 mpirun -n 3 "$program" init --preset tiny --seed 3 --storage bf16 -o weights.h5 >out 2>err || { cat out err; exit 1; }
