@@ -114,7 +114,8 @@ void em_attention_attend(const em_attention *a, const em_batch *step, const em_c
             end = t + QUERIES < step->first_token[s + 1] ? t + QUERIES : step->first_token[s + 1];
             count += list_looks(a, step, t, end, q, z, looks + count);
         }
-    int64_t most = heads > QUERIES ? heads : QUERIES, value_width = cache->value_panels * EM_PANEL;
+    int64_t most = 0, value_width = cache->value_panels * EM_PANEL;
+    for (int64_t i = 0; i < count; i++) most = looks[i].rows > most ? looks[i].rows : most;
 #pragma omp parallel num_threads(count > 1 ? em_threads() : 1)
     {
         float *scores = em_alloc(most * (longest + EM_PANEL), sizeof(float));

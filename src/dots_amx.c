@@ -21,16 +21,19 @@ static inline void call_for(const char *step)
     for (int line = 0; line < EM_STEP_PANEL; line += 64) __builtin_prefetch(step + line);
 }
 
+#define ZERO_SUMS  \
+    _tile_zero(0); \
+    _tile_zero(1); \
+    _tile_zero(2); \
+    _tile_zero(3)
+
 /* Up to 16 rows, four panels: few rows are limited by the weights' way from memory. Then 32 rows, two panels: each tile that
  * is loaded serves twice. Tiles 0 to 3 hold the sums; past the last panel the last is worked on again. */
 #define DOT(name, multiply)                                                                                            \
     static void name##_few(int64_t steps, const char *const w[4], const char *x, int64_t ldx, int32_t *sums,           \
                            int64_t ld)                                                                                 \
     {                                                                                                                  \
-        _tile_zero(0);                                                                                                 \
-        _tile_zero(1);                                                                                                 \
-        _tile_zero(2);                                                                                                 \
-        _tile_zero(3);                                                                                                 \
+        ZERO_SUMS;                                                                                                     \
         for (int64_t k = 0; k < steps; k++) {                                                                          \
             for (int p = 0; p < 4; p++) call_for(w[p] + k * EM_STEP_PANEL + AHEAD);                                    \
             _tile_loadd(4, x + k * EM_STEP, ldx);                                                                      \
@@ -51,10 +54,7 @@ static inline void call_for(const char *step)
     static void name##_many(int64_t steps, const char *const w[2], const char *x, int64_t ldx, int32_t *sums,          \
                             int64_t ld)                                                                                \
     {                                                                                                                  \
-        _tile_zero(0);                                                                                                 \
-        _tile_zero(1);                                                                                                 \
-        _tile_zero(2);                                                                                                 \
-        _tile_zero(3);                                                                                                 \
+        ZERO_SUMS;                                                                                                     \
         for (int64_t k = 0; k < steps; k++) {                                                                          \
             _tile_loadd(6, w[0] + k * EM_STEP_PANEL, 64);                                                              \
             _tile_loadd(4, x + k * EM_STEP, ldx);                                                                      \

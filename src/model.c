@@ -89,8 +89,7 @@ static bool check_storage(const em_source *source, em_compute compute, em_status
     return true;
 }
 
-/* One set of loops for all ranks: the plainest that any of them has chosen. */
-static bool agree_on_loops(MPI_Comm comm, const em_source *source, em_manner manner, em_status *status)
+bool em_loops_agree(MPI_Comm comm, int threads, em_status *status)
 {
     em_isa isa;
     em_isa_choose(&isa, status);
@@ -98,7 +97,14 @@ static bool agree_on_loops(MPI_Comm comm, const em_source *source, em_manner man
     int set = (int)isa;
     MPI_Allreduce(MPI_IN_PLACE, &set, 1, MPI_INT, MPI_MIN, comm);
     em_isa_use((em_isa)set);
-    em_threads_use(manner.threads > 0 ? manner.threads : em_cores(comm));
+    em_threads_use(threads > 0 ? threads : em_cores(comm));
+    return true;
+}
+
+/* Collective. */
+static bool can_compute(MPI_Comm comm, const em_source *source, em_manner manner, em_status *status)
+{
+    if (!em_loops_agree(comm, manner.threads, status)) return false;
     if (check_storage(source, manner.compute, status)) em_compute_here(manner.compute, status);
     return em_agree(comm, status);
 }
@@ -125,7 +131,7 @@ bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, em_e
     model->head_cover = em_head_cover(&model->layout);
     model->expert_cover = em_expert_covers(&model->layout);
     model->inputs = em_zeroed(2 + em_range_size(em_layout_heads(&model->layout, model->rank)), sizeof(em_inputs));
-    if (agree_on_loops(model->comm, source, manner, status) && open_arrays(model, status) &&
+    if (can_compute(model->comm, source, manner, status) && open_arrays(model, status) &&
         check_memory(model->comm, source, &model->layout, model->rank, extent, status)) {
         em_weights_load(&model->weights, source, &model->layout, model->rank, progress, context, status);
         if (em_agree(model->comm, status)) return true;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -177,6 +178,34 @@ void em_options_default(em_call *call, const char *name, const char *value)
     if (!call->value[i]) call->value[i] = value;
 }
 
+bool em_option_whole(const em_call *call, const char *name, int64_t least, int64_t most, int64_t fallback,
+                     int64_t *value, em_status *status)
+{
+    const char *text = em_option_value(call, name);
+    char *end, range[64];
+    *value = fallback;
+    if (!text) return true;
+    errno = 0;
+    *value = strtoll(text, &end, 10);
+    if (isdigit((unsigned char)*text) && *end == '\0' && !errno && *value >= least && *value <= most) return true;
+    if (most == INT64_MAX)
+        snprintf(range, sizeof range, "of %lld or more", (long long)least);
+    else
+        snprintf(range, sizeof range, "from %lld to %lld", (long long)least, (long long)most);
+    return em_fail(status, EM_USAGE, "--%s: \"%s\" is not a whole number %s", name, text, range);
+}
+
+bool em_option_real(const em_call *call, const char *name, double fallback, double *value, em_status *status)
+{
+    const char *text = em_option_value(call, name);
+    char *end;
+    *value = fallback;
+    if (!text) return true;
+    *value = strtod(text, &end);
+    if (end != text && *end == '\0' && isfinite(*value)) return true;
+    return em_fail(status, EM_USAGE, "--%s: \"%s\" is not a finite number", name, text);
+}
+
 static void print_option(FILE *out, const em_option *option, const char *name)
 {
     char left[64];
@@ -235,17 +264,10 @@ int64_t *em_parse_list(const char *text, int64_t limit, const char *source, int6
 
 bool em_options_seed(const em_call *call, uint64_t *seed, em_status *status)
 {
-    const char *text = em_option_value(call, "seed");
-    *seed = 0;
-    if (!text) return true;
-    char *end;
-    errno = 0;
-    unsigned long long value = strtoull(text, &end, 10);
-    if (!isdigit((unsigned char)*text) || *end || errno || value > INT64_MAX)
-        return em_fail(status, EM_USAGE, "--seed: \"%s\" is not a whole number from 0 to %lld", text,
-                       (long long)INT64_MAX);
-    *seed = value;
-    return true;
+    int64_t value;
+    bool good = em_option_whole(call, "seed", 0, INT64_MAX, 0, &value, status);
+    *seed = (uint64_t)value;
+    return good;
 }
 
 bool em_options_storage(const em_call *call, em_storage *storage, em_status *status)

@@ -13,6 +13,7 @@ typedef struct em_option {
     char letter; /* also -o; 0: none */
 } em_option;
 
+enum { EM_MOST_THREADS = 1024 }; /* of a rank */
 enum { EM_MAX_OPTIONS = 48, EM_MAX_ARGUMENTS = 2 };
 
 typedef struct em_command em_command;
@@ -55,6 +56,11 @@ const char *em_option_value(const em_call *call, const char *name);
 
 /* Where the user gave no such option: as if he had given this. value is borrowed. */
 void em_options_default(em_call *call, const char *name, const char *value);
+
+/* Its value as a number: whole, from least to most, or finite; fallback where it is not given. */
+bool em_option_whole(const em_call *call, const char *name, int64_t least, int64_t most, int64_t fallback,
+                     int64_t *value, em_status *status);
+bool em_option_real(const em_call *call, const char *name, double fallback, double *value, em_status *status);
 
 void em_options_help(const em_command *command, FILE *out);
 

@@ -23,9 +23,6 @@ typedef struct block {
     char data[];
 } block;
 
-/* Bytes after which the disk is told to begin: otherwise it would begin when the run ends, or waits for it. */
-enum { HURRY = 16 << 20 };
-
 struct em_writer {
     const em_bulk *bulk; /* borrowed */
     pthread_t thread;
@@ -38,7 +35,6 @@ struct em_writer {
     int64_t marks, passed; /* put, and reached by the thread */
     bool idle;             /* all that was published is written */
     em_status status;      /* the first failure */
-    int64_t unhurried;     /* bytes written since the disk was told to begin; the thread's */
     atomic_bool failed;    /* as the status says */
     atomic_bool stop;
 };
@@ -72,15 +68,6 @@ static void pass_mark(em_writer *w, int64_t mark)
     pthread_mutex_unlock(&w->lock);
 }
 
-/* So many bytes more are written. */
-static void hurry_disk(em_writer *w, int64_t bytes)
-{
-    w->unhurried += bytes;
-    if (w->unhurried < HURRY) return;
-    em_bulk_hurry(w->bulk);
-    w->unhurried = 0;
-}
-
 /* After a failure records are only taken off the queue. */
 static void write_record(em_writer *w, block *b, const record *r)
 {
@@ -90,8 +77,6 @@ static void write_record(em_writer *w, block *b, const record *r)
         pass_mark(w, r->first);
     else if (!em_bulk_write(w->bulk, r->dataset, 1, r->first, r->count, 0, 1, b->data + r->start, 1, &status))
         fail_with(w, &status);
-    else
-        hurry_disk(w, r->count * (int64_t)em_type_bytes(r->dataset->type));
 }
 
 /* Take off the blocks that are full and written. With the lock held. */

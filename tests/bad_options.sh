@@ -56,7 +56,7 @@ refuse 64 '--storage' '"f16"' 'f32, bf16 or int8' -- "${run[@]}" --storage f16
 for seed in x -1 1.5 99999999999999999999 9223372036854775808 ''; do
     ranks=1 refuse 64 '--seed' "\"$seed\"" 'whole number' -- "${run[@]}" --seed "$seed"
 done
-refuse 64 '--seed' '"-1"' 'whole number from 0 to' -- init "${tiny[@]}" --seed -1 -o w.h5
+refuse 64 '--seed' '"-1"' 'whole number of 0 or more' -- init "${tiny[@]}" --seed -1 -o w.h5
 
 # ---- how to compute ----
 refuse 64 '--compute' '"f16"' 'f32, bf16 or int8' -- "${run[@]}" --compute f16
@@ -84,10 +84,10 @@ for set in sse4 AVX2 'avx2 ' ''; do
 done
 EXPERTMESH_ISA=sse4 refuse 64 'EXPERTMESH_ISA is "sse4"' -- bench --preset tiny --only limits
 for count in 0 -1 x 1e3 1.5 '' 99999999999999999999; do
-    ranks=1 refuse 64 '--threads' "\"$count\"" 'whole number of 1 or more' -- "${run[@]}" --threads "$count"
+    ranks=1 refuse 64 '--threads' "\"$count\"" 'whole number from 1 to 1024' -- "${run[@]}" --threads "$count"
 done
-ranks=4 refuse 64 '--threads' '"0"' 'whole number of 1 or more' -- "${run[@]}" --threads 0
-refuse 64 '--threads' '99999' 'more than 1024' -- "${run[@]}" --threads 99999
+ranks=4 refuse 64 '--threads' '"0"' 'whole number from 1 to 1024' -- "${run[@]}" --threads 0
+refuse 64 '--threads' '99999' 'from 1 to 1024' -- "${run[@]}" --threads 99999
 
 # ---- generation ----
 refuse 64 '--temperature' '-0.5' 'below 0' -- "${run[@]}" --generate 3 --temperature -0.5

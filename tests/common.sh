@@ -20,6 +20,8 @@ logs=$scratch/logs
 
 # shellcheck source=../jobs/mpi-env.sh
 . "$sources/jobs/mpi-env.sh" 12
+# Threads that wait give their core away, or the ranks and tests beside them starve.
+export OMP_WAIT_POLICY=passive
 # One rank without mpirun starts in a tenth of the time with no daemon beside it. All such ranks call themselves by one name,
 # so those of two tests at once must not share Open MPI's folder; its path must be short.
 export OMPI_MCA_ess_singleton_isolated=1

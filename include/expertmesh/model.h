@@ -60,6 +60,10 @@ typedef struct em_manner {
     int threads; /* of each rank; 0: the cores of its host that fall to it */
 } em_manner;
 
+/* One set of loops for all ranks, the plainest that any of them has chosen; and the threads of this one. em_model_open does
+ * it. Collective; the status is agreed. */
+bool em_loops_agree(MPI_Comm comm, int threads, em_status *status);
+
 /* What a rank needs for a model and such a run, in bytes. Activations are an estimate from above for a router that loads
  * each expert up to twice its share. Local, allocates nothing. */
 typedef struct em_need {

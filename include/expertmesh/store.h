@@ -114,8 +114,6 @@ bool em_bulk_reserve(const em_bulk *bulk, em_status *status);
  * rows lie `stride` numbers apart. One write where the block is contiguous in the file and in memory. */
 bool em_bulk_write(const em_bulk *bulk, const em_dataset *dataset, int64_t width, int64_t row, int64_t rows,
                    int64_t col, int64_t cols, const void *data, int64_t stride, em_status *status);
-/* Let the disk begin with what was written so far, so that closing has less to wait for. A hint: it cannot fail. */
-void em_bulk_hurry(const em_bulk *bulk);
 /* Everything on the disk; then close. Some file systems tell only here that they were full. */
 bool em_bulk_close(em_bulk *bulk, em_status *status);
 

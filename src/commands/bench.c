@@ -25,20 +25,6 @@ const char *const em_bench_groups[EM_NUM_BENCH_GROUPS] = {"limits", "products", 
 
 typedef enum output_form { TABLE, CSV, JSON } output_form;
 
-/* A whole number from 1 to most; fallback where the option is not given. */
-static bool read_count(const em_call *call, const char *name, int64_t most, int64_t fallback, int64_t *value,
-                       em_status *status)
-{
-    const char *text = em_option_value(call, name);
-    char *end;
-    *value = fallback;
-    if (!text) return true;
-    errno = 0;
-    *value = strtoll(text, &end, 10);
-    if (end != text && *end == '\0' && !errno && *value >= 1 && *value <= most) return true;
-    return em_fail(status, EM_USAGE, "--%s: \"%s\" is not a whole number from 1 to %lld", name, text, (long long)most);
-}
-
 static bool add_group(const char *word, bool *groups, em_status *status)
 {
     for (int g = 0; g < EM_NUM_BENCH_GROUPS; g++)
@@ -122,15 +108,10 @@ static bool find_folder(const em_call *call, em_bench *bench, em_status *status)
 /* The same on all ranks, but for the inputs, which differ between ranks and calls. */
 static bool agree_on_machine(em_bench *bench, int64_t threads, em_status *status)
 {
-    em_isa isa;
-    em_isa_choose(&isa, status);
-    if (!em_agree(bench->comm, status)) return false;
-    int set = (int)isa, least = threads > 0 ? (int)threads : em_cores(bench->comm);
-    MPI_Allreduce(MPI_IN_PLACE, &set, 1, MPI_INT, MPI_MIN, bench->comm);
-    MPI_Allreduce(MPI_IN_PLACE, &least, 1, MPI_INT, MPI_MIN, bench->comm);
-    em_isa_use((em_isa)set);
-    em_threads_use(least);
-    bench->threads = least;
+    if (!em_loops_agree(bench->comm, (int)threads, status)) return false;
+    bench->threads = em_threads();
+    MPI_Allreduce(MPI_IN_PLACE, &bench->threads, 1, MPI_INT, MPI_MIN, bench->comm);
+    em_threads_use(bench->threads);
     bench->draw = (uint64_t)(MPI_Wtime() * 1e6) * 1000003 + (uint64_t)bench->rank * 7919 + (uint64_t)getpid();
     if (bench->draw == 0) bench->draw = 1;
     return true;
@@ -138,13 +119,14 @@ static bool agree_on_machine(em_bench *bench, int64_t threads, em_status *status
 
 static bool read_options(const em_call *call, em_bench *bench, output_form *form, em_status *status)
 {
-    enum { MOST_THREADS = 1024, MOST_TOKENS = 1 << 20, MOST_MEMORY = 1 << 24 };
+    enum { MOST_TOKENS = 1 << 20, MOST_MEMORY = 1 << 24 };
     int64_t runs, threads, memory;
-    if (!read_groups(call, bench->groups, status) || !read_count(call, "runs", EM_MOST_RUNS, 5, &runs, status) ||
-        !read_count(call, "threads", MOST_THREADS, 0, &threads, status) ||
-        !read_count(call, "tokens", MOST_TOKENS, 256, &bench->tokens, status) ||
-        !read_count(call, "generate", MOST_TOKENS, 32, &bench->generated, status) ||
-        !read_count(call, "memory", MOST_MEMORY, 1536, &memory, status) || !read_form(call, form, status) ||
+    if (!read_groups(call, bench->groups, status) ||
+        !em_option_whole(call, "runs", 1, EM_MOST_RUNS, 5, &runs, status) ||
+        !em_option_whole(call, "threads", 1, EM_MOST_THREADS, 0, &threads, status) ||
+        !em_option_whole(call, "tokens", 1, MOST_TOKENS, 256, &bench->tokens, status) ||
+        !em_option_whole(call, "generate", 1, MOST_TOKENS, 32, &bench->generated, status) ||
+        !em_option_whole(call, "memory", 1, MOST_MEMORY, 1536, &memory, status) || !read_form(call, form, status) ||
         !read_model(call, bench, status) || !find_folder(call, bench, status))
         return false;
     bench->runs = (int)runs;

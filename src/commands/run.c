@@ -173,32 +173,6 @@ static bool parse_quantities(const char *text, uint32_t *wanted, em_status *stat
     return true;
 }
 
-/* A whole number from least on; fallback where the option is not given. */
-static bool read_whole(const em_call *call, const char *name, int64_t least, int64_t fallback, int64_t *value,
-                       em_status *status)
-{
-    const char *text = em_option_value(call, name);
-    char *end;
-    *value = fallback;
-    if (!text) return true;
-    errno = 0;
-    *value = strtoll(text, &end, 10);
-    if (end != text && *end == '\0' && !errno && *value >= least) return true;
-    return em_fail(status, EM_USAGE, "--%s: \"%s\" is not a whole number of %lld or more", name, text,
-                   (long long)least);
-}
-
-static bool read_real(const em_call *call, const char *name, double fallback, double *value, em_status *status)
-{
-    const char *text = em_option_value(call, name);
-    char *end;
-    *value = fallback;
-    if (!text) return true;
-    *value = strtod(text, &end);
-    if (end != text && *end == '\0' && isfinite(*value)) return true;
-    return em_fail(status, EM_USAGE, "--%s: \"%s\" is not a finite number", name, text);
-}
-
 /* Longest prompt and what is to be added must fit into sequence_len. */
 static bool check_length(const em_batch *batch, const em_config *config, int64_t count, em_status *status)
 {
@@ -218,13 +192,13 @@ static bool read_generation(const em_call *call, const em_batch *batch, const em
     static const char *const of_generation[] = {"temperature", "top-k", "top-p", "sample-seed", "stop-token"};
     em_generation *g = generation;
     int64_t seed;
-    if (!read_whole(call, "generate", 0, 0, &g->count, status) ||
-        !read_whole(call, "prefill-chunk", 1, 0, &g->prefill_chunk, status) ||
-        !read_whole(call, "stop-token", 0, -1, &g->stop_token, status) ||
-        !read_whole(call, "top-k", 0, 0, &g->sampling.top_k, status) ||
-        !read_whole(call, "sample-seed", 0, 0, &seed, status) ||
-        !read_real(call, "temperature", 0, &g->sampling.temperature, status) ||
-        !read_real(call, "top-p", 1, &g->sampling.top_p, status))
+    if (!em_option_whole(call, "generate", 0, INT64_MAX, 0, &g->count, status) ||
+        !em_option_whole(call, "prefill-chunk", 1, INT64_MAX, 0, &g->prefill_chunk, status) ||
+        !em_option_whole(call, "stop-token", 0, INT64_MAX, -1, &g->stop_token, status) ||
+        !em_option_whole(call, "top-k", 0, INT64_MAX, 0, &g->sampling.top_k, status) ||
+        !em_option_whole(call, "sample-seed", 0, INT64_MAX, 0, &seed, status) ||
+        !em_option_real(call, "temperature", 0, &g->sampling.temperature, status) ||
+        !em_option_real(call, "top-p", 1, &g->sampling.top_p, status))
         return false;
     g->sampling.seed = (uint64_t)seed;
     if (g->sampling.temperature < 0)
@@ -243,15 +217,12 @@ static bool read_generation(const em_call *call, const em_batch *batch, const em
 
 static bool read_manner(const em_call *call, em_manner *manner, em_status *status)
 {
-    enum { MOST_THREADS = 1024 };
     const char *compute = em_option_value(call, "compute");
     int64_t threads;
     *manner = (em_manner){EM_COMPUTE_F32, 0};
     if (compute && !em_compute_parse(compute, &manner->compute))
         return em_fail(status, EM_USAGE, "--compute: \"%s\" is not f32, bf16 or int8", compute);
-    if (!read_whole(call, "threads", 1, 0, &threads, status)) return false;
-    if (threads > MOST_THREADS)
-        return em_fail(status, EM_USAGE, "--threads: %lld are more than %d", (long long)threads, MOST_THREADS);
+    if (!em_option_whole(call, "threads", 1, EM_MOST_THREADS, 0, &threads, status)) return false;
     manner->threads = (int)threads;
     return true;
 }

@@ -1,0 +1,70 @@
+/* Writing in place, without HDF5; declared in store.h. */
+#include "expertmesh/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+bool em_bulk_open(em_bulk *bulk, const char *path, em_status *status)
+{
+    *bulk = (em_bulk){.file = open(path, O_WRONLY | O_CLOEXEC), .path = path};
+    if (bulk->file >= 0) return true;
+    return em_fail(status, EM_CANNOT_WRITE, "%s: cannot be opened for writing: %s", path, strerror(errno));
+}
+
+bool em_bulk_reserve(const em_bulk *bulk, em_status *status)
+{
+    struct stat info;
+    em_bytes_text size;
+    if (fstat(bulk->file, &info) != 0 || fallocate(bulk->file, 0, 0, info.st_size > 0 ? info.st_size : 1) == 0)
+        return true;
+    if (errno != ENOSPC && errno != EDQUOT && errno != EFBIG) return true; /* cannot reserve here: writing will tell */
+    return em_fail(status, EM_CANNOT_WRITE, "%s: no room for its %s: %s", bulk->path,
+                   em_bytes((double)info.st_size, size), strerror(errno));
+}
+
+static bool write_bytes(const em_bulk *bulk, const em_dataset *dataset, int64_t offset, size_t bytes, const char *data,
+                        em_status *status)
+{
+    enum { LARGE = 1 << 19 };
+    int64_t begin = offset, large = bytes >= LARGE ? (int64_t)bytes : 0;
+    while (bytes > 0) {
+        ssize_t put = pwrite(bulk->file, data, bytes, (off_t)offset);
+        if (put < 0 && errno == EINTR) continue;
+        if (put <= 0)
+            return em_fail(status, EM_CANNOT_WRITE, "%s: %s cannot be written: %s", bulk->path, dataset->name,
+                           put == 0 ? "nothing was taken" : strerror(errno));
+        data += put;
+        offset += put;
+        bytes -= (size_t)put;
+    }
+    /* Off to the disk while the next is made. Whether it arrived, em_bulk_close tells. */
+    if (large > 0) sync_file_range(bulk->file, begin, large, SYNC_FILE_RANGE_WRITE);
+    return true;
+}
+
+bool em_bulk_write(const em_bulk *bulk, const em_dataset *dataset, int64_t width, int64_t row, int64_t rows,
+                   int64_t col, int64_t cols, const void *data, int64_t stride, em_status *status)
+{
+    int64_t size = (int64_t)em_type_bytes(dataset->type);
+    bool one = cols == width && stride == width;
+    int64_t calls = one ? (rows > 0) : rows, length = one ? rows * cols : cols;
+    bool good = true;
+    for (int64_t i = 0; good && i < calls; i++)
+        good = write_bytes(bulk, dataset, dataset->offset + ((row + i) * width + col) * size, (size_t)(length * size),
+                           (const char *)data + i * stride * size, status);
+    return good;
+}
+
+bool em_bulk_close(em_bulk *bulk, em_status *status)
+{
+    if (bulk->file < 0) return true;
+    bool good = fdatasync(bulk->file) == 0 || errno == EINVAL || errno == EROFS;
+    if (!good) em_fail(status, EM_CANNOT_WRITE, "%s: cannot be written: %s", bulk->path, strerror(errno));
+    if (close(bulk->file) != 0 && good)
+        good = em_fail(status, EM_CANNOT_WRITE, "%s: cannot be closed: %s", bulk->path, strerror(errno));
+    bulk->file = -1;
+    return good;
+}
