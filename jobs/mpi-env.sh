@@ -13,7 +13,7 @@ if [ "$(id -u)" = 0 ]; then
 fi
 
 # Cores, not hardware threads (Open MPI counts its slots so), and no more of them than this process may use.
-em_cores=$(lscpu -b -p=Core,Socket 2>/dev/null | grep -v '^#' | sort -u | wc -l)
+em_cores=$(lscpu -b -p=Core,Socket 2>/dev/null | grep -v '^#' | sort -u | wc -l) || em_cores=0 # no lscpu, or no /sys
 if [ "$em_cores" -lt 1 ] || [ "$(nproc)" -lt "$em_cores" ]; then em_cores=$(nproc); fi
 case ${1-} in
     '' | *[!0-9]*) em_ranks=$((em_cores + 1)) ;;

@@ -27,4 +27,12 @@ if ! { cmake -S user -B user/build -DCMAKE_PREFIX_PATH="$scratch/prefix" && cmak
     cat log
     exit 1
 fi
+# where lscpu says nothing (no /sys in a container), jobs/mpi-env.sh counts otherwise, also for a strict script
+mkdir -p mute
+printf '#!/bin/sh\nexit 1\n' >mute/lscpu
+chmod +x mute/lscpu
+if ! PATH=$PWD/mute:$PATH bash -euo pipefail -c '. "$1" 4' - "$2/jobs/mpi-env.sh"; then
+    echo 'jobs/mpi-env.sh ends a strict script where lscpu fails'
+    exit 1
+fi
 [ "$(user/build/user)" = 315684820992 ]
