@@ -34,6 +34,7 @@ test|clang-format-14 |the format check, version 14         |command clang-format
 test|libcunit1-dev   |unit tests                           |library CUnit/Basic.h cunit cunit                |cunit      |CUnit
 test|strace          |kills a writer at any write          |command strace                                   |strace     |strace
 test|procps          |watches the processes of a run       |command pgrep                                    |procps     |procps
+test|iproute2        |hosts made of network namespaces     |command ip                                       |iproute2   |iproute2
 run |python3-h5py    |looking at a trace from Python       |python h5py                                      |py-h5py    |h5py
 test|python3-xarray  |reading a trace with named axes      |python xarray                                    |py-xarray  |xarray
 test|python3-h5netcdf|lets xarray open HDF5                |python h5netcdf                                  |py-h5netcdf|h5netcdf
