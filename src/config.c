@@ -222,16 +222,21 @@ static bool overlay_json(const cJSON *object, const char *path, em_config *confi
     return true;
 }
 
+bool em_config_parse_json(const char *text, const char *source, em_config *config, uint32_t *given, em_status *status)
+{
+    const char *stop = NULL;
+    cJSON *object = cJSON_ParseWithOpts(text, &stop, true);
+    bool good = object ? overlay_json(object, source, config, given, status)
+                       : em_fail(status, EM_BAD_DATA, "%s: not JSON: stopped at byte %lld", source,
+                                 (long long)(stop ? stop - text : 0));
+    cJSON_Delete(object);
+    return good;
+}
+
 bool em_config_read_json(const char *path, em_config *config, uint32_t *given, em_status *status)
 {
     char *text = read_text(path, status);
-    if (!text) return false;
-    const char *stop = NULL;
-    cJSON *object = cJSON_ParseWithOpts(text, &stop, true);
-    bool good = object ? overlay_json(object, path, config, given, status)
-                       : em_fail(status, EM_BAD_DATA, "%s: not JSON: stopped at byte %lld", path,
-                                 (long long)(stop ? stop - text : 0));
-    cJSON_Delete(object);
+    bool good = text && em_config_parse_json(text, path, config, given, status);
     free(text);
     return good;
 }

@@ -147,8 +147,9 @@ bool em_options_parse(const em_command *command, int argc, char **argv, em_call 
             return em_fail(status, EM_USAGE, "%s: --%s is given twice", command->name, name_of(&list, i));
         call->value[i] = optarg ? optarg : "";
     }
+    int most = command->most_arguments > 0 ? command->most_arguments : command->num_arguments;
     for (int i = optind; i < argc; i++) {
-        if (call->num_arguments == command->num_arguments)
+        if (call->num_arguments == most)
             return em_fail(status, EM_USAGE, "%s: too many arguments at \"%s\"; usage: expertmesh %s %s", command->name,
                            argv[i], command->name, command->usage);
         call->argument[call->num_arguments++] = argv[i];

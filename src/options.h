@@ -14,7 +14,7 @@ typedef struct em_option {
 } em_option;
 
 enum { EM_MOST_THREADS = 1024 }; /* of a rank */
-enum { EM_MAX_OPTIONS = 48, EM_MAX_ARGUMENTS = 2 };
+enum { EM_MAX_OPTIONS = 48, EM_MAX_ARGUMENTS = 3 };
 
 typedef struct em_command em_command;
 
@@ -39,7 +39,8 @@ struct em_command {
     const char *more;         /* paragraphs for --help; may be "" */
     const em_option *options; /* ends with a name of NULL */
     bool takes_model;  /* also takes the options that say which model: em_model_options and one for each config field */
-    int num_arguments; /* file names */
+    int num_arguments; /* file names, or words: so many at least, */
+    int most_arguments; /* and at most; 0: no more */
     /* Collective over call->comm. The status is agreed. */
     void (*run)(const em_call *call, em_status *status);
 };

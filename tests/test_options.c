@@ -124,6 +124,26 @@ static void files_are_arguments(void)
     CU_ASSERT_STRING_EQUAL(out.call.argument[1], "--tolerance");
 }
 
+/* Past the least, arguments may be left out, up to the most. */
+static void arguments_may_be_a_range(void)
+{
+    static const em_command range = {.name = "inspect",
+                                     .usage = "FILE [WORD [NUMBER]]",
+                                     .meaning = "Look.",
+                                     .more = "",
+                                     .options = few_options,
+                                     .num_arguments = 1,
+                                     .most_arguments = 3};
+    static const char *const words[] = {"a.h5", "token", "17", "more", NULL};
+    for (int count = 0; count <= 4; count++) {
+        const char *given[MAX_WORDS + 1] = {NULL};
+        for (int i = 0; i < count; i++) given[i] = words[i];
+        outcome out = parse(&range, given);
+        CU_ASSERT_EQUAL(out.good, count >= 1 && count <= 3);
+        CU_ASSERT_EQUAL(out.call.num_arguments, count < 3 ? count : 3);
+    }
+}
+
 static void help_goes_before_anything_else(void)
 {
     CU_ASSERT(RUN("--help").wants_help);
@@ -481,6 +501,7 @@ int main(int argc, char **argv)
         {"options have values", options_have_values},
         {"every field is an option", every_field_is_an_option},
         {"files are arguments", files_are_arguments},
+        {"arguments may be a range", arguments_may_be_a_range},
         {"help goes before anything else", help_goes_before_anything_else},
         {"unknown options are met with the nearest", unknown_options_are_met_with_the_nearest},
         {"unknown letters are named", unknown_letters_are_named},

@@ -72,6 +72,9 @@ bool em_config_set(em_config *config, const em_config_field *field, const char *
 /* Overlay config with the fields of a JSON object in a file. given (a bit a field of the table) gains what was set. */
 bool em_config_read_json(const char *path, em_config *config, uint32_t *given, em_status *status);
 
+/* The same of a text; source opens the message. */
+bool em_config_parse_json(const char *text, const char *source, em_config *config, uint32_t *given, em_status *status);
+
 /* The config as a JSON object on one line. Freed with free. */
 char *em_config_json(const em_config *config);
 
