@@ -141,6 +141,13 @@ const em_quantity_info em_quantities[EM_NUM_QUANTITIES] = {
                           "s",
                           "seconds of each rank in each phase outside of the layers",
                           NULL},
+    [EM_MEMORY_BYTES] = {"memory_bytes",
+                         EM_TYPE_INT64,
+                         2,
+                         {EM_AXIS_RANK, EM_AXIS_MEMORY},
+                         "bytes",
+                         "memory of each rank: its weights, and the most that its process held",
+                         NULL},
 };
 
 const em_axis_info em_axes[EM_NUM_AXES] = {
@@ -157,7 +164,10 @@ const em_axis_info em_axes[EM_NUM_AXES] = {
     [EM_AXIS_SOURCE_RANK] = {"source_rank", "rank that sends"},
     [EM_AXIS_RANK] = {"rank", "MPI rank"},
     [EM_AXIS_PHASE] = {"phase", "phase of the work"},
+    [EM_AXIS_MEMORY] = {"memory", "weights, or the most that the process held"},
 };
+
+const char *const em_memory_names[EM_NUM_MEMORIES] = {[EM_MEMORY_WEIGHTS] = "weights", [EM_MEMORY_PEAK] = "peak"};
 
 int em_quantity_find(const char *name)
 {

@@ -95,6 +95,7 @@ static em_trace *new_trace(const em_trace_request *request, const em_config *con
     trace->wanted = request->wanted;
     trace->config = *config;
     trace->rows = request->rows;
+    trace->weights_bytes = request->weights_bytes;
     trace->bulk.file = -1;
     trace->layer_place = em_alloc(config->num_layers, sizeof(int64_t));
     trace->token_place = em_alloc(request->rows, sizeof(int64_t));
@@ -327,6 +328,13 @@ static void put_seconds(em_trace *trace, const em_profile *profile)
                   profile->seconds + profile->num_layers * EM_NUM_PHASES, EM_NUM_PHASES);
 }
 
+static void put_memory(em_trace *trace)
+{
+    int64_t bytes[EM_NUM_MEMORIES] = {[EM_MEMORY_WEIGHTS] = trace->weights_bytes, [EM_MEMORY_PEAK] = em_memory_peak()};
+    em_writer_put(trace->writer, &trace->data[EM_MEMORY_BYTES], EM_NUM_MEMORIES, trace->rank, 1, 0, EM_NUM_MEMORIES,
+                  bytes, EM_NUM_MEMORIES);
+}
+
 /* What a run that ended early did not reach. */
 static void blank_rest(em_trace *trace, int64_t rows)
 {
@@ -342,6 +350,7 @@ bool em_trace_finish(em_trace *trace, const em_profile *profile, int64_t rows, e
     if (!agree_passed(trace, status)) return false; /* that every step is whole: now it is counted */
     blank_rest(trace, rows);
     put_seconds(trace, profile);
+    put_memory(trace);
     close_file(trace, status);
     if (!em_agree(trace->comm, status)) return false;
     if (trace->rank == 0) {

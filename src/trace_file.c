@@ -24,6 +24,7 @@ int64_t em_trace_axis_size(const em_trace *trace, em_axis axis)
         [EM_AXIS_SOURCE_RANK] = trace->num_ranks,
         [EM_AXIS_RANK] = trace->num_ranks,
         [EM_AXIS_PHASE] = EM_NUM_PHASES,
+        [EM_AXIS_MEMORY] = EM_NUM_MEMORIES,
     };
     return size[axis];
 }
@@ -42,8 +43,9 @@ static bool add_axis(em_trace *trace, em_store *store, em_axis axis, em_status *
         if (trace->layer_place[i] >= 0) label[trace->layer_place[i]] = i;
     for (int64_t i = 0; axis == EM_AXIS_TOKEN && i < trace->rows; i++)
         if (trace->token_place[i] >= 0) label[trace->token_place[i]] = i;
-    bool good = axis == EM_AXIS_PHASE ? em_store_add_word_axis(store, name, size, em_phase_names, status)
-                                      : em_store_add_axis(store, name, size, label, status);
+    const char *const *words = axis == EM_AXIS_PHASE ? em_phase_names : axis == EM_AXIS_MEMORY ? em_memory_names : NULL;
+    bool good = words ? em_store_add_word_axis(store, name, size, words, status)
+                      : em_store_add_axis(store, name, size, label, status);
     free(label);
     return good && em_store_put_text(store, name, "long_name", em_axes[axis].long_name, status);
 }

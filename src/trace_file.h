@@ -28,6 +28,7 @@ struct em_trace {
     em_bulk bulk;
     em_writer *writer;
     int64_t queue; /* bytes that the writer may hold */
+    int64_t weights_bytes;
     int64_t
         marks; /* layers and steps that ended so far, on all ranks the same: each is a mark in every rank's writer */
     due_count *due; /* on rank 0, in order; the first num_due */

@@ -11,7 +11,7 @@ import sys
 import h5py
 import numpy as np
 
-OF_MACHINE = {"phase_seconds", "outer_seconds", "dispatch_rows", "rank", "source_rank"}
+OF_MACHINE = {"phase_seconds", "outer_seconds", "memory_bytes", "dispatch_rows", "rank", "source_rank"}
 COUNTERS = ("layers_done", "step_tokens", "tokens_done")
 wrong = []
 seen = {}

@@ -21,6 +21,7 @@ AXES = {
     "ffn_hidden": "layer token choice neuron", "ffn_out": "layer token emb",
     "final_hidden": "token emb", "logits": "token vocab",
     "dispatch_rows": "layer source_rank rank", "expert_load": "layer expert", "phase_seconds": "layer rank phase",
+    "memory_bytes": "rank memory",
 }
 TL_NAMES = {
     "token_ids": "tokens", "resid_pre": "blocks.{layer}.hook_resid_pre", "resid_mid": "blocks.{layer}.hook_resid_mid",
@@ -36,8 +37,8 @@ ROOT = {
     "date_created": str, "hostname": str, "num_ranks": int, "mpi_library": str, "seed": int, "config_json": str,
     "complete": int,
 }
-INTEGERS = {"token_ids", "sequence", "position", "expert_indices", "dispatch_rows", "expert_load"}
-ALWAYS = {"token_ids", "sequence", "position", "dispatch_rows", "expert_load", "phase_seconds"}
+INTEGERS = {"token_ids", "sequence", "position", "expert_indices", "dispatch_rows", "expert_load", "memory_bytes"}
+ALWAYS = {"token_ids", "sequence", "position", "dispatch_rows", "expert_load", "phase_seconds", "memory_bytes"}
 wrong = []
 
 
@@ -207,6 +208,17 @@ def check_numbers(weights, path, rng):
              t["final_hidden"][...].astype("f8") @ weights("/embedding").T * c["output_multiplier_scale"])
 
 
+def check_memory(weights_path, trace_path):
+    """The ranks hold the stored weights, all of them and each at most once a rank; their processes hold more."""
+    with h5py.File(weights_path, "r") as weights, h5py.File(trace_path, "r") as trace:
+        sizes = []
+        weights.visititems(lambda name, item: sizes.append(item.id.get_storage_size() if hasattr(item, "shape") else 0))
+        check([word.decode() for word in trace["memory"][...]] == ["weights", "peak"], "memory:", trace["memory"][...])
+        held, peak = trace["memory_bytes"][...].T
+        check(sum(sizes) <= held.sum() <= len(held) * sum(sizes), f"weights of {sum(sizes)} bytes are held as {held}")
+        check((peak > held).all(), f"ranks hold weights of {held} bytes, but at most {peak}")
+
+
 # ---- a part of a trace ----
 
 def check_part(whole_path, part_path, quantities, layers, tokens):
@@ -217,7 +229,7 @@ def check_part(whole_path, part_path, quantities, layers, tokens):
         for axis, numbers in keep.items():
             check(np.array_equal(part[axis][...], numbers), f"axis {axis} is {part[axis][...]}, not {numbers}")
         for name in names:
-            if name in ("phase_seconds", "dispatch_rows"):
+            if name in ("phase_seconds", "dispatch_rows", "memory_bytes"):
                 continue
             expected = whole[name][...]
             for place, axis in enumerate(AXES[name].split()):
@@ -234,6 +246,7 @@ else:
     weights_path, trace_path = sys.argv[1:]
     check_names(trace_path, set(AXES))
     check_root(trace_path, 3, weights_path)
+    check_memory(weights_path, trace_path)
     check_numbers(Weights(weights_path), trace_path, np.random.default_rng(5))
 print("\n".join(wrong), end="\n" if wrong else "")
 sys.exit(1 if wrong else 0)

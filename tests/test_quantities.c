@@ -35,6 +35,7 @@ static const struct {
     {"dispatch_rows", EM_TYPE_INT64, "layer source_rank rank", NULL},
     {"expert_load", EM_TYPE_INT64, "layer expert", NULL},
     {"phase_seconds", EM_TYPE_F64, "layer rank phase", NULL},
+    {"memory_bytes", EM_TYPE_INT64, "rank memory", NULL},
 };
 enum { IN_FORMAT = sizeof format_table / sizeof *format_table };
 
@@ -100,21 +101,22 @@ static void every_quantity_has_one_line_of_meaning(void)
 /* A user names what the model computes. What tells tokens apart, and what happened between ranks, is always there. */
 static void a_user_may_leave_out_what_the_model_computes(void)
 {
-    static const char *const always[] = {"token_ids",     "sequence",    "position",
-                                         "dispatch_rows", "expert_load", "phase_seconds"};
+    static const char *const always[] = {"token_ids",   "sequence",      "position",    "dispatch_rows",
+                                         "expert_load", "phase_seconds", "memory_bytes"};
+    enum { ALWAYS = sizeof always / sizeof *always };
     int optional = 0;
     for (int i = 0; i < IN_FORMAT; i++) {
         bool kept = false;
-        for (size_t k = 0; k < sizeof always / sizeof *always; k++) kept |= !strcmp(always[k], format_table[i].name);
+        for (int k = 0; k < ALWAYS; k++) kept |= !strcmp(always[k], format_table[i].name);
         em_quantity q = (em_quantity)em_quantity_find(format_table[i].name);
         CU_ASSERT_EQUAL(em_quantity_optional(q), !kept);
         optional += em_quantity_optional(q);
     }
-    CU_ASSERT_EQUAL(optional, IN_FORMAT - 6);
+    CU_ASSERT_EQUAL(optional, IN_FORMAT - ALWAYS);
     CU_ASSERT(EM_NUM_QUANTITIES <= 32); /* a bit each in a trace's request */
 }
 
-/* What two runs of one model may differ in: how rows were spread over ranks, and times. */
+/* What two runs of one model may differ in: how rows were spread over ranks, times, memory. */
 static void only_rows_between_ranks_and_times_are_of_the_machine(void)
 {
     for (int q = 0; q < EM_NUM_QUANTITIES; q++) {
@@ -122,7 +124,8 @@ static void only_rows_between_ranks_and_times_are_of_the_machine(void)
         bool of_ranks = false;
         for (int a = 0; a < info->num_axes; a++) of_ranks |= info->axis[a] == EM_AXIS_RANK;
         CU_ASSERT_EQUAL(em_quantity_of_machine((em_quantity)q), of_ranks);
-        CU_ASSERT(!of_ranks || (info->units && (!strcmp(info->units, "s") || !strcmp(info->units, "rows"))));
+        CU_ASSERT(!of_ranks || (info->units && (!strcmp(info->units, "s") || !strcmp(info->units, "rows") ||
+                                                !strcmp(info->units, "bytes"))));
     }
 }
 

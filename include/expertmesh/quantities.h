@@ -22,6 +22,7 @@ typedef enum em_axis {
     EM_AXIS_SOURCE_RANK,
     EM_AXIS_RANK,
     EM_AXIS_PHASE,
+    EM_AXIS_MEMORY,
     EM_NUM_AXES
 } em_axis;
 
@@ -50,6 +51,7 @@ typedef enum em_quantity {
     EM_EXPERT_LOAD,
     EM_PHASE_SECONDS,
     EM_OUTER_SECONDS,
+    EM_MEMORY_BYTES,
     EM_NUM_QUANTITIES
 } em_quantity;
 
@@ -70,6 +72,15 @@ typedef struct em_axis_info {
 } em_axis_info;
 
 extern const em_axis_info em_axes[EM_NUM_AXES];
+
+/* What memory_bytes tells of a rank. */
+typedef enum em_memory {
+    EM_MEMORY_WEIGHTS, /* of its part of the model, as stored */
+    EM_MEMORY_PEAK,    /* the largest resident size of its process: weights, activations, caches, queue, libraries */
+    EM_NUM_MEMORIES
+} em_memory;
+
+extern const char *const em_memory_names[EM_NUM_MEMORIES];
 
 /* May a user leave it out? */
 static inline bool em_quantity_optional(em_quantity quantity)

@@ -33,9 +33,10 @@ typedef struct em_trace_request {
     int64_t num_layers;
     const int64_t *tokens; /* kept tokens, ascending */
     int64_t num_tokens;
-    int64_t rows;        /* tokens that the run may compute in all */
-    int64_t queue;       /* another bound than EM_TRACE_QUEUE; 0: that */
-    const char *weights; /* where the weights came from, in words */
+    int64_t rows;          /* tokens that the run may compute in all */
+    int64_t queue;         /* another bound than EM_TRACE_QUEUE; 0: that */
+    const char *weights;   /* where the weights came from, in words */
+    int64_t weights_bytes; /* of this rank */
     const char *command_line;
     uint64_t seed;
 } em_trace_request;
@@ -76,7 +77,8 @@ void em_trace_step(em_trace *trace, const em_batch *tokens, int64_t first_row);
 bool em_trace_layer(em_trace *trace, int64_t layer, em_status *status);
 bool em_trace_step_done(em_trace *trace, int64_t rows, em_status *status);
 
-/* All is run, so many rows: wait until it is written and counted; this rank's times, NaN and -1 where no token was run, the mark of a complete trace.
+/* All is run, so many rows: wait until it is written and counted; this rank's times and memory, NaN and -1 where no
+ * token was run, the mark of a complete trace.
  * Collective, agreed. trace may be NULL. */
 bool em_trace_finish(em_trace *trace, const em_profile *profile, int64_t rows, em_status *status);
 

@@ -375,6 +375,8 @@ static void run_source(const em_call *call, const em_source *source, const em_ba
         em_layout layout = em_layout_make(&source->config, call->num_ranks);
         char *weights = describe_weights(call, source);
         request.weights = weights;
+        em_held held = em_weights_held(source, &layout, call->rank);
+        request.weights_bytes = held.owned + held.repeated;
         if (call->rank == 0) {
             em_summary_model(source, stdout);
             em_bytes_text size;
