@@ -6,7 +6,7 @@
 /* All projections of a block of tokens at once, so that threads share them evenly. */
 static void project_block(const em_attention *a, int64_t T, const float *const *x, float *q, float *k, float *v)
 {
-    int64_t C = a->config->key_size, heads = em_range_size(a->heads), kv_heads = em_range_size(a->kv_heads);
+    int64_t C = a->config->key_size, heads = a->heads.count, kv_heads = a->kv_heads.count;
     em_product *product = em_alloc(heads + 2 * kv_heads, sizeof *product);
     int64_t count = 0;
     for (int64_t h = 0; h < heads; h++) product[count++] = (em_product){&a->query[h], q + h * C, heads * C};
@@ -22,7 +22,7 @@ static void project_block(const em_attention *a, int64_t T, const float *const *
 void em_attention_project(const em_attention *a, int64_t T, const float *const *x, const float *rope, float *q,
                           float *k, float *v)
 {
-    int64_t C = a->config->key_size, heads = em_range_size(a->heads), kv_heads = em_range_size(a->kv_heads);
+    int64_t C = a->config->key_size, heads = a->heads.count, kv_heads = a->kv_heads.count;
     for (int64_t t = 0; t < T; t += EM_ROW_BLOCK)
         project_block(a, t + EM_ROW_BLOCK < T ? EM_ROW_BLOCK : T - t, x + t, q + t * heads * C, k + t * kv_heads * C,
                       v + t * kv_heads * C);
@@ -64,14 +64,12 @@ static void attend_rows(const em_attention *a, const em_cache *cache, int64_t la
     for (int64_t r = 0; r < l->rows; r++) memcpy(l->z + r * l->ldq, sums + r * value_width, (size_t)C * sizeof(float));
 }
 
-/* The query heads here that share a key/value head, counted from the rank's first. */
-static em_range sharing(const em_attention *a, int64_t kv_head)
+/* The query heads here that share a key/value head, by place: those from `begin` on, which follow each other. */
+static em_range sharing(const em_attention *a, int64_t kv_head, int64_t begin)
 {
-    int64_t size = a->config->num_q_heads / a->config->num_kv_heads;
-    int64_t begin = kv_head * size, end = begin + size;
-    begin = begin > a->heads.begin ? begin : a->heads.begin;
-    end = end < a->heads.end ? end : a->heads.end;
-    return (em_range){begin - a->heads.begin, end - a->heads.begin};
+    int64_t size = a->config->num_q_heads / a->config->num_kv_heads, end = begin;
+    while (end < a->heads.count && a->heads.unit[end] / size == kv_head) end++;
+    return (em_range){begin, end};
 }
 
 enum { QUERIES = 96 }; /* at a time: bounds the scores */
@@ -81,17 +79,18 @@ enum { QUERIES = 96 }; /* at a time: bounds the scores */
 static int64_t list_looks(const em_attention *a, const em_batch *step, int64_t t, int64_t end, const float *q, float *z,
                           look *looks)
 {
-    int64_t C = a->config->key_size, ldq = em_range_size(a->heads) * C, count = 0;
-    for (int64_t k = a->kv_heads.begin; k < a->kv_heads.end; k++) {
-        em_range heads = sharing(a, k);
-        look l = {step->sequence[t], k - a->kv_heads.begin, end - t,     1,
-                  step->position[t], q + t * ldq,           z + t * ldq, ldq};
+    int64_t C = a->config->key_size, ldq = a->heads.count * C, count = 0;
+    em_range heads = {0, 0};
+    for (int64_t k = 0; k < a->kv_heads.count; k++) {
+        heads = sharing(a, a->kv_heads.unit[k], heads.end);
+        look l = {step->sequence[t], k, end - t, 1, step->position[t], q + t * ldq, z + t * ldq, ldq};
+        int64_t past = heads.end;
         if (end - t == 1) {
             l.rows = l.heads = em_range_size(heads);
             l.ldq = C;
-            heads.end = heads.begin + 1;
+            past = heads.begin + 1;
         }
-        for (int64_t h = heads.begin; h < heads.end; h++) {
+        for (int64_t h = heads.begin; h < past; h++) {
             looks[count] = l;
             looks[count].q += h * C;
             looks[count++].z += h * C;
@@ -103,7 +102,7 @@ static int64_t list_looks(const em_attention *a, const em_batch *step, int64_t t
 void em_attention_attend(const em_attention *a, const em_batch *step, const em_cache *cache, int64_t layer,
                          const float *q, float *z)
 {
-    int64_t heads = em_range_size(a->heads), longest = 0, blocks = 0, count = 0, end;
+    int64_t heads = a->heads.count, longest = 0, blocks = 0, count = 0, end;
     for (int64_t t = 0; t < step->num_tokens; t++)
         longest = step->position[t] >= longest ? step->position[t] + 1 : longest;
     for (int64_t s = 0; s < step->num_sequences; s++)
@@ -148,7 +147,7 @@ static int64_t panels_together(int64_t rows, int64_t panels)
 static void add_head(void *context, int64_t head, float *out)
 {
     const output_block *b = context;
-    int64_t mine = head - b->attention->heads.begin;
+    int64_t mine = em_units_place(b->attention->heads, head);
     em_product_panels(&b->attention->inputs[1 + mine], &b->attention->output[mine], b->first_panel, b->past_panel, out,
                       b->width);
 }
@@ -168,7 +167,7 @@ static void add_heads(output_block *b, em_range node, float *out)
 void em_attention_output(const em_attention *a, int64_t T, const float *z, int num_nodes, const em_range *nodes,
                          float *parts)
 {
-    int64_t D = a->config->emb_size, C = a->config->key_size, heads = em_range_size(a->heads);
+    int64_t D = a->config->emb_size, C = a->config->key_size, heads = a->heads.count;
     int64_t panels = (D + EM_PANEL - 1) / EM_PANEL;
     for (int64_t t = 0; t < T; t += EM_ROW_BLOCK) {
         int64_t rows = t + EM_ROW_BLOCK < T ? EM_ROW_BLOCK : T - t, together = panels_together(rows, panels);

@@ -31,13 +31,13 @@ static bool visit_common(const walk *w, em_tensor tensor, int64_t layer)
 
 static bool visit_embedding(const walk *w)
 {
-    em_range units = em_layout_vocab_units(w->layout, w->rank);
+    em_units units = em_layout_vocab_units(w->layout, w->rank);
     bool go_on = true;
-    for (int64_t u = units.begin; go_on && u < units.end; u++) {
+    for (int64_t i = 0; go_on && i < units.count; i++) {
         em_block block = {.tensor = EM_EMBEDDING,
-                          .rows = em_layout_vocab_rows(w->layout, u),
+                          .rows = em_layout_vocab_rows(w->layout, units.unit[i]),
                           .cols = all_cols(w, EM_EMBEDDING),
-                          .place = u - units.begin};
+                          .place = i};
         go_on = w->visit(w->context, &block);
     }
     return go_on;
@@ -66,11 +66,12 @@ static bool visit_ffn_unit(const walk *w, int64_t layer, int64_t unit, int64_t p
 {
     int64_t expert = unit / w->layout->slices_per_expert, slice = unit % w->layout->slices_per_expert;
     em_range neurons = em_layout_neurons(w->layout, slice), one = {0, 1};
-    em_block gate = {EM_FFN_GATE, layer, expert, neurons, all_cols(w, EM_FFN_GATE), place, false};
-    em_block up = {EM_FFN_UP, layer, expert, neurons, all_cols(w, EM_FFN_UP), place, false};
-    em_block down = {EM_FFN_DOWN, layer, expert, all_rows(w, EM_FFN_DOWN), neurons, place, false};
-    em_block up_bias = {EM_FFN_UP_BIAS, layer, expert, one, neurons, place, false};
-    em_block down_bias = {EM_FFN_DOWN_BIAS, layer, expert, one, all_cols(w, EM_FFN_DOWN_BIAS), place, false};
+    bool repeated = em_layout_ffn_owner(w->layout, unit) != w->rank;
+    em_block gate = {EM_FFN_GATE, layer, expert, neurons, all_cols(w, EM_FFN_GATE), place, repeated};
+    em_block up = {EM_FFN_UP, layer, expert, neurons, all_cols(w, EM_FFN_UP), place, repeated};
+    em_block down = {EM_FFN_DOWN, layer, expert, all_rows(w, EM_FFN_DOWN), neurons, place, repeated};
+    em_block up_bias = {EM_FFN_UP_BIAS, layer, expert, one, neurons, place, repeated};
+    em_block down_bias = {EM_FFN_DOWN_BIAS, layer, expert, one, all_cols(w, EM_FFN_DOWN_BIAS), place, repeated};
     if (!w->visit(w->context, &up) || !w->visit(w->context, &down)) return false;
     if (w->config->ffn_kind == EM_FFN_GLU) return w->visit(w->context, &gate);
     /* the second layer's bias is added once, by the expert's first slice */
@@ -81,14 +82,13 @@ static bool visit_layer(const walk *w, int64_t layer)
 {
     static const em_tensor common[] = {EM_ATTN_NORM_PRE, EM_ATTN_NORM_POST, EM_FFN_NORM_PRE, EM_FFN_NORM_POST,
                                        EM_ROUTER};
-    em_range heads = em_layout_heads(w->layout, w->rank), kv_heads = em_layout_kv_heads(w->layout, w->rank);
-    em_range units = em_layout_ffn_units(w->layout, w->rank);
+    em_units heads = em_layout_heads(w->layout, w->rank), kv_heads = em_layout_kv_heads(w->layout, w->rank);
+    em_units units = em_layout_ffn_units(w->layout, w->rank);
     bool go_on = true;
     for (size_t i = 0; go_on && i < sizeof common / sizeof *common; i++) go_on = visit_common(w, common[i], layer);
-    for (int64_t h = heads.begin; go_on && h < heads.end; h++) go_on = visit_head(w, layer, h, h - heads.begin);
-    for (int64_t h = kv_heads.begin; go_on && h < kv_heads.end; h++)
-        go_on = visit_kv_head(w, layer, h, h - kv_heads.begin);
-    for (int64_t u = units.begin; go_on && u < units.end; u++) go_on = visit_ffn_unit(w, layer, u, u - units.begin);
+    for (int64_t i = 0; go_on && i < heads.count; i++) go_on = visit_head(w, layer, heads.unit[i], i);
+    for (int64_t i = 0; go_on && i < kv_heads.count; i++) go_on = visit_kv_head(w, layer, kv_heads.unit[i], i);
+    for (int64_t i = 0; go_on && i < units.count; i++) go_on = visit_ffn_unit(w, layer, units.unit[i], i);
     return go_on;
 }
 

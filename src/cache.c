@@ -11,7 +11,7 @@ static int64_t panels_of(int64_t count)
 int64_t em_cache_bytes(const em_config *config, const em_layout *layout, int rank, int64_t tokens,
                        int64_t num_sequences, bool lasting)
 {
-    int64_t slots = tokens + num_sequences * (EM_PANEL - 1), heads = em_range_size(em_layout_kv_heads(layout, rank));
+    int64_t slots = tokens + num_sequences * (EM_PANEL - 1), heads = em_layout_kv_heads(layout, rank).count;
     int64_t in_slot = heads * (config->key_size + panels_of(config->key_size) * EM_PANEL);
     return (lasting ? config->num_layers : 1) * slots * in_slot * (int64_t)sizeof(float);
 }
@@ -22,7 +22,7 @@ void em_cache_open(em_cache *cache, const em_config *config, const em_layout *la
     *cache = (em_cache){.num_sequences = num_sequences,
                         .key_size = config->key_size,
                         .value_panels = panels_of(config->key_size),
-                        .kv_heads = em_range_size(em_layout_kv_heads(layout, rank)),
+                        .kv_heads = em_layout_kv_heads(layout, rank).count,
                         .kept_layers = lasting ? config->num_layers : 1};
     cache->first_slot = em_zeroed(num_sequences + 1, sizeof(int64_t));
     for (int64_t s = 0; s < num_sequences; s++)

@@ -5,7 +5,8 @@
 int64_t em_embedding_look_up(const em_config *config, const em_layout *layout, int rank, const em_matrix *blocks,
                              int64_t T, const int32_t *token_id, float *out)
 {
-    int64_t D = config->emb_size, n = 0, first_unit = em_layout_vocab_units(layout, rank).begin;
+    em_units units = em_layout_vocab_units(layout, rank);
+    int64_t D = config->emb_size, n = 0;
     int32_t *here = em_alloc(T, sizeof *here);
     float factor = (float)config->embedding_multiplier_scale;
     for (int64_t t = 0; t < T; t++)
@@ -14,32 +15,24 @@ int64_t em_embedding_look_up(const em_config *config, const em_layout *layout, i
     for (int64_t i = 0; i < (out ? n : 0); i++) {
         int64_t unit = here[i] / layout->vocab_block;
         float *row = out + i * D;
-        em_matrix_rows(&blocks[unit - first_unit], here[i] - em_layout_vocab_rows(layout, unit).begin, 1, row);
+        em_matrix_rows(&blocks[em_units_place(units, unit)], here[i] - em_layout_vocab_rows(layout, unit).begin, 1,
+                       row);
         for (int64_t d = 0; d < D; d++) row[d] *= factor;
     }
     free(here);
     return n;
 }
 
-em_range em_embedding_held(const em_layout *layout, int rank)
-{
-    em_range units = em_layout_vocab_units(layout, rank);
-    if (em_range_size(units) == 0) return (em_range){0, 0};
-    return (em_range){em_layout_vocab_rows(layout, units.begin).begin, em_layout_vocab_rows(layout, units.end - 1).end};
-}
-
 void em_embedding_logits(const em_config *config, const em_layout *layout, int rank, const em_matrix *blocks, int64_t T,
                          const float *const *x, em_compute compute, em_inputs *inputs, float *logits)
 {
-    em_range units = em_layout_vocab_units(layout, rank), held = em_embedding_held(layout, rank);
-    int64_t width = em_range_size(held), count = em_range_size(units);
+    em_units units = em_layout_vocab_units(layout, rank);
+    int64_t width = em_layout_vocab_held(layout, rank), count = units.count;
     float factor = (float)config->output_multiplier_scale;
     em_product *product = em_alloc(count, sizeof *product);
     for (int64_t t = 0; count > 0 && t < T; t += EM_ROW_BLOCK) {
-        for (int64_t u = 0; u < count; u++) {
-            int64_t first = em_layout_vocab_rows(layout, units.begin + u).begin - held.begin;
+        for (int64_t u = 0, first = 0; u < count; first += blocks[u++].rows)
             product[u] = (em_product){&blocks[u], logits + t * width + first, width};
-        }
         em_inputs_pack(inputs, em_compute_fit(compute, blocks[0].storage), t + EM_ROW_BLOCK < T ? EM_ROW_BLOCK : T - t,
                        config->emb_size, x + t);
         em_products(inputs, count, product);

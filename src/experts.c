@@ -46,34 +46,42 @@ static void run_slice(void *context, int64_t slice, float *out)
     const row_block *b = context;
     const em_experts *e = b->experts;
     int64_t unit = b->expert * e->layout->slices_per_expert + slice, D = e->config->emb_size;
-    int64_t place = unit - em_layout_ffn_units(e->layout, e->rank).begin;
+    int64_t place = em_units_place(em_layout_ffn_units(e->layout, e->rank), unit);
     first_layer(b, place);
     if (b->sink) b->sink(b->context, em_layout_neurons(e->layout, slice), b->first_row, b->rows, b->hidden);
     second_layer(b, place, out);
     if (e->config->ffn_kind == EM_FFN_MLP && slice == 0) add_bias(b->rows, D, &e->down_bias[place], out);
 }
 
+/* The nodes of a group that this rank sums, for one block of its rows, which lie at outputs and on; of each node, `count`
+ * rows. */
+static void run_nodes(row_block *b, const em_cover *cover, int64_t count, float *outputs)
+{
+    const em_experts *e = b->experts;
+    int64_t D = e->config->emb_size;
+    for (int node = 0; node < cover->num_nodes; node++) {
+        if (cover->rank[node] != e->rank) continue;
+        int64_t floats = em_tree_depth(cover->node[node]) * b->rows * D;
+        float *scratch = em_room_for(&e->rooms[1], floats, sizeof(float));
+        em_tree_sum(cover->node[node], b->rows * D, run_slice, b, outputs + cover->place[node] * count * D, scratch);
+    }
+}
+
 void em_experts_run(const em_experts *experts, const int64_t *first_row, const float *const *rows,
                     const int64_t *first_output, float *outputs, em_hidden_sink *sink, void *context)
 {
+    const em_covers *covers = experts->covers;
     int64_t D = experts->config->emb_size, n = experts->layout->slice_size;
-    em_range here = em_layout_experts(experts->layout, experts->rank);
     float *hidden = em_room_for(&experts->rooms[0], 2 * EM_ROW_BLOCK * n, sizeof(float));
     float *gated = hidden + EM_ROW_BLOCK * n;
-    for (int64_t e = here.begin; e < here.end; e++) {
-        const em_cover *cover = &experts->covers[e];
-        int64_t count = first_row[e + 1] - first_row[e];
-        int first_node = cover->first_node[experts->rank], past_node = cover->first_node[experts->rank + 1];
-        for (int64_t row = 0; row < count; row += EM_ROW_BLOCK) {
-            int64_t size = row + EM_ROW_BLOCK < count ? EM_ROW_BLOCK : count - row;
-            row_block block = {experts, e, first_row[e] + row, size, hidden, gated, sink, context};
-            em_inputs_pack(&experts->inputs[0], experts->compute, size, D, rows + first_row[e] + row);
-            for (int node = first_node; node < past_node; node++) {
-                int64_t output = first_output[e] + (node - first_node) * count + row;
-                float *scratch =
-                    em_room_for(&experts->rooms[1], em_tree_depth(cover->node[node]) * size * D, sizeof(float));
-                em_tree_sum(cover->node[node], size * D, run_slice, &block, outputs + output * D, scratch);
+    for (int64_t e = 0; e < covers->num_experts; e++)
+        for (int64_t g = covers->first[e]; g < covers->first[e + 1]; g++) {
+            int64_t count = first_row[g + 1] - first_row[g];
+            for (int64_t row = 0; row < count; row += EM_ROW_BLOCK) {
+                int64_t size = row + EM_ROW_BLOCK < count ? EM_ROW_BLOCK : count - row;
+                row_block block = {experts, e, first_row[g] + row, size, hidden, gated, sink, context};
+                em_inputs_pack(&experts->inputs[0], experts->compute, size, D, rows + first_row[g] + row);
+                run_nodes(&block, &covers->cover[g], count, outputs + (first_output[g] + row) * D);
             }
         }
-    }
 }

@@ -1,7 +1,5 @@
 #include "expertmesh/model.h"
 
-#include "expertmesh/embedding.h"
-
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -12,24 +10,40 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+/* Nodes in which sums come home: of the heads, here and in all; of one expert's slices, at most. */
+typedef struct node_counts {
+    int64_t heads_here, heads, slices_here, slices;
+} node_counts;
+
+static node_counts count_nodes(const em_layout *layout, int rank)
+{
+    em_cover heads = em_head_cover(layout);
+    em_covers experts = em_expert_covers(layout);
+    node_counts count = {em_cover_count(&heads, rank), heads.num_nodes, 0, 0};
+    for (int64_t g = 0; g < experts.num_groups; g++) {
+        count.slices_here = larger(count.slices_here, em_cover_count(&experts.cover[g], rank));
+        count.slices = larger(count.slices, experts.cover[g].num_nodes);
+    }
+    em_cover_free(&heads);
+    em_covers_free(&experts);
+    return count;
+}
+
 em_need em_model_need(const em_source *source, const em_layout *layout, int rank, em_extent extent)
 {
     const em_config *c = &source->config;
     int64_t T = extent.step_tokens, D = c->emb_size, S = c->num_selected_experts, C = c->key_size;
     int64_t own = em_range_size(em_layout_tokens(layout, T, rank));
-    int64_t heads = em_range_size(em_layout_heads(layout, rank));
-    int64_t kv_heads = em_range_size(em_layout_kv_heads(layout, rank));
-    em_range experts = em_layout_experts(layout, rank);
-    int64_t routed = 2 * T * S * em_range_size(experts) / c->num_experts;
+    int64_t heads = em_layout_heads(layout, rank).count, kv_heads = em_layout_kv_heads(layout, rank).count;
+    int64_t routed = 2 * T * S * em_layout_num_experts(layout, rank) / c->num_experts;
     if (routed > T * S) routed = T * S;
-    em_range nodes[EM_TREE_MAX_NODES];
-    int64_t here = em_tree_cover(c->num_q_heads, em_layout_heads(layout, rank), nodes), all = 0;
-    for (int r = 0; r < layout->num_ranks; r++) all += em_tree_cover(c->num_q_heads, em_layout_heads(layout, r), nodes);
-    int64_t parts = larger(T * D * here, routed * D) * 5 / 4; /* a quarter more: see em_shared_room */
-    int64_t came = larger(larger(T, routed), own * larger(all, 3 * S)) * D;
+    node_counts nodes = count_nodes(layout, rank);
+    /* a quarter more: see em_shared_room */
+    int64_t parts = larger(T * nodes.heads_here, routed * nodes.slices_here) * D * 5 / 4;
+    int64_t came = larger(larger(T, routed), own * larger(nodes.heads, nodes.slices * S)) * D;
     int64_t in_attention = T * C * (3 * heads + 2 * kv_heads);
     int64_t in_experts = routed * D + 256 * layout->slice_size * 2;
-    int64_t in_output = T * em_range_size(em_embedding_held(layout, rank));
+    int64_t in_output = T * em_layout_vocab_held(layout, rank);
     int64_t packed = em_inputs_bytes(T, larger(D, layout->slice_size)) * 2 + em_threads_bytes(em_threads());
     int64_t most = larger(larger(in_attention, in_experts), in_output);
     return (em_need){em_weights_held(source, layout, rank),
@@ -129,8 +143,8 @@ bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, em_e
     MPI_Comm_size(model->comm, &model->num_ranks);
     model->layout = em_layout_make(&model->config, model->num_ranks);
     model->head_cover = em_head_cover(&model->layout);
-    model->expert_cover = em_expert_covers(&model->layout);
-    model->inputs = em_zeroed(2 + em_range_size(em_layout_heads(&model->layout, model->rank)), sizeof(em_inputs));
+    model->expert_covers = em_expert_covers(&model->layout);
+    model->inputs = em_zeroed(2 + em_layout_heads(&model->layout, model->rank).count, sizeof(em_inputs));
     if (can_compute(model->comm, source, manner, status) && open_arrays(model, status) &&
         check_memory(model->comm, source, &model->layout, model->rank, extent, status)) {
         em_weights_load(&model->weights, source, &model->layout, model->rank, progress, context, status);
@@ -144,12 +158,11 @@ void em_model_close(em_model *model)
 {
     em_weights_free(&model->weights);
     em_cover_free(&model->head_cover);
-    for (int64_t e = 0; model->expert_cover && e < model->config.num_experts; e++)
-        em_cover_free(&model->expert_cover[e]);
-    free(model->expert_cover);
-    for (int64_t i = 0; i < 2 + em_range_size(em_layout_heads(&model->layout, model->rank)); i++)
+    em_covers_free(&model->expert_covers);
+    for (int64_t i = 0; i < 2 + em_layout_heads(&model->layout, model->rank).count; i++)
         em_inputs_free(&model->inputs[i]);
     free(model->inputs);
+    em_layout_free(&model->layout);
     for (int i = 0; i < EM_NUM_ROOMS; i++) em_room_free(&model->room[i]);
     em_arrival_free(&model->arrival);
     em_shared_close(model->x);

@@ -71,29 +71,49 @@ typedef struct head_state {
     float *q, *k, *v, *z;
 } head_state;
 
+/* Record C numbers of each head: data [T, heads of `units`]. Only heads that `owned` says, or all where it is NULL. */
+static void record_units(em_pass *pass, em_quantity quantity, int64_t layer, em_units units, const bool *owned,
+                         const float *data)
+{
+    int64_t C = pass->model->config.key_size, width = units.count * C;
+    for (int64_t i = 0, run; i < units.count; i += run) {
+        bool kept = !owned || owned[i];
+        int64_t most = em_units_run(units, i);
+        for (run = 1; run < most && (!owned || owned[i + run] == kept);) run++;
+        if (kept)
+            em_trace_put(pass->trace, quantity, layer, pass->step->first_row, pass->T, units.unit[i] * C, run * C,
+                         data + i * C, width);
+    }
+}
+
 static void record_heads(em_pass *pass, int64_t layer, const em_attention *a, const head_state *s)
 {
-    int64_t C = pass->model->config.key_size, T = pass->T, row = pass->step->first_row;
-    int64_t width = em_range_size(a->heads) * C, kv_width = 0;
-    if (width == 0 || !pass->trace) return;
+    const em_model *m = pass->model;
+    if (!pass->trace) return;
     /* a key/value head is recorded by its owner, even where others repeat it */
-    em_range own = {a->kv_heads.end, a->kv_heads.end};
-    for (int64_t h = a->kv_heads.end - 1; h >= a->kv_heads.begin; h--)
-        if (em_layout_kv_owner(&pass->model->layout, h) == pass->model->rank) own.begin = h;
-    kv_width = em_range_size(a->kv_heads) * C;
-    int64_t skip = (own.begin - a->kv_heads.begin) * C;
-    em_trace_put(pass->trace, EM_ATTN_Q, layer, row, T, a->heads.begin * C, width, s->q, width);
-    em_trace_put(pass->trace, EM_ATTN_Z, layer, row, T, a->heads.begin * C, width, s->z, width);
-    if (em_range_size(own) == 0) return;
-    em_trace_put(pass->trace, EM_ATTN_K, layer, row, T, own.begin * C, em_range_size(own) * C, s->k + skip, kv_width);
-    em_trace_put(pass->trace, EM_ATTN_V, layer, row, T, own.begin * C, em_range_size(own) * C, s->v + skip, kv_width);
+    bool *owned = em_alloc(a->kv_heads.count, sizeof *owned);
+    for (int64_t k = 0; k < a->kv_heads.count; k++)
+        owned[k] = em_layout_kv_owner(&m->layout, a->kv_heads.unit[k]) == m->rank;
+    record_units(pass, EM_ATTN_Q, layer, a->heads, NULL, s->q);
+    record_units(pass, EM_ATTN_Z, layer, a->heads, NULL, s->z);
+    record_units(pass, EM_ATTN_K, layer, a->kv_heads, owned, s->k);
+    record_units(pass, EM_ATTN_V, layer, a->kv_heads, owned, s->v);
+    free(owned);
+}
+
+/* The nodes that a rank sums, left to right. Returns how many. */
+static int own_nodes(const em_cover *cover, int rank, em_range *nodes)
+{
+    int count = 0;
+    for (int i = 0; i < cover->num_nodes; i++)
+        if (cover->rank[i] == rank) nodes[count++] = cover->node[i];
+    return count;
 }
 
 /* The heads here at work on x, T rows of D: parts [nodes here, T, D]. */
 static void run_heads(em_pass *pass, int64_t layer, const float *const *x, float *parts)
 {
     em_model *m = pass->model;
-    const em_cover *cover = &m->head_cover;
     em_attention a = {.config = &m->config,
                       .heads = em_layout_heads(&m->layout, m->rank),
                       .kv_heads = em_layout_kv_heads(&m->layout, m->rank),
@@ -103,15 +123,16 @@ static void run_heads(em_pass *pass, int64_t layer, const float *const *x, float
                       .output = em_pass_blocks(pass, EM_ATTN_OUTPUT, layer),
                       .compute = m->compute,
                       .inputs = m->inputs};
-    int64_t width = pass->T * em_range_size(a.heads) * m->config.key_size;
-    int64_t kv_width = pass->T * em_range_size(a.kv_heads) * m->config.key_size;
+    int64_t width = pass->T * a.heads.count * m->config.key_size;
+    int64_t kv_width = pass->T * a.kv_heads.count * m->config.key_size;
     float *all = em_room_for(&m->room[EM_ROOM_HEADS], 2 * (width + kv_width), sizeof(float));
     head_state s = {all, all + width, all + width + kv_width, all + width + 2 * kv_width};
     em_attention_project(&a, pass->T, x, pass->rope, s.q, s.k, s.v);
     em_cache_put(pass->cache, layer, pass->batch, s.k, s.v);
     em_attention_attend(&a, pass->batch, pass->cache, layer, s.q, s.z);
-    em_attention_output(&a, pass->T, s.z, cover->first_node[m->rank + 1] - cover->first_node[m->rank],
-                        cover->node + cover->first_node[m->rank], parts);
+    em_range *nodes = em_alloc(a.heads.count, sizeof *nodes);
+    em_attention_output(&a, pass->T, s.z, own_nodes(&m->head_cover, m->rank, nodes), nodes, parts);
+    free(nodes);
     em_profile_lap(pass->profile, layer, EM_PHASE_ATTENTION);
     record_heads(pass, layer, &a, &s);
     em_profile_lap(pass->profile, layer, EM_PHASE_TRACE);
@@ -121,9 +142,8 @@ static void run_heads(em_pass *pass, int64_t layer, const float *const *x, float
 static float *room_for_sums(em_pass *pass)
 {
     em_model *m = pass->model;
-    const int *first = m->head_cover.first_node;
-    int64_t *rows = em_alloc(m->num_ranks, sizeof *rows);
-    for (int r = 0; r < m->num_ranks; r++) rows[r] = (first[r + 1] - first[r]) * pass->T;
+    int64_t *rows = em_zeroed(m->num_ranks, sizeof *rows);
+    for (int node = 0; node < m->head_cover.num_nodes; node++) rows[m->head_cover.rank[node]] += pass->T;
     float *parts = make_room(pass, m->parts, rows);
     free(rows);
     return parts;
@@ -159,7 +179,7 @@ static void attend(em_pass *pass, int64_t layer)
     em_profile_lap(pass->profile, layer, EM_PHASE_ATTENTION);
     const float *const *x = em_pass_deliver(pass, layer, EM_PHASE_GATHER, pass->gather, m->x);
     float *parts = room_for_sums(pass);
-    if (em_range_size(em_layout_heads(&m->layout, m->rank)) > 0) run_heads(pass, layer, x, parts);
+    if (em_layout_heads(&m->layout, m->rank).count > 0) run_heads(pass, layer, x, parts);
     finish_heads(pass, layer, em_pass_deliver(pass, layer, EM_PHASE_SUM, pass->sum_home, m->parts));
     em_add(pass->own * m->config.emb_size, pass->delta, pass->h);
     em_profile_lap(pass->profile, layer, EM_PHASE_SUM);
@@ -198,7 +218,8 @@ static em_routing *route(em_pass *pass, int64_t layer, float *weight)
     em_profile_lap(pass->profile, layer, EM_PHASE_TRACE);
 
     int32_t *expert = share_choices(pass, chosen);
-    em_routing *routing = em_routing_make(m->comm, &m->layout, m->expert_cover, pass->T, S, expert);
+    em_routing *routing =
+        em_routing_make(m->comm, &m->layout, &m->expert_covers, pass->step->first_row, pass->T, S, expert);
     for (int64_t key = 0; key < pass->T * S; key++) pass->profile->load[layer * E + expert[key]]++;
     free(logits);
     free(probs);
@@ -241,7 +262,7 @@ static void weigh_choices(em_pass *pass, const em_routing *routing, const float 
 #pragma omp for
         for (int64_t t = 0; t < pass->own; t++)
             for (int64_t key = t * S; key < (t + 1) * S; key++) {
-                const em_range *nodes = m->expert_cover[routing->own_expert[key]].node;
+                const em_range *nodes = m->expert_covers.cover[routing->own_group[key]].node;
                 const float *whole = em_tree_finish(slices, nodes, D, home + routing->first_part[key], sum);
                 em_add_scaled(D, weight[key], whole, pass->delta + t * D);
             }
@@ -256,7 +277,7 @@ static void run_experts(em_pass *pass, int64_t layer, const em_routing *routing,
     em_experts experts = {.config = &m->config,
                           .layout = &m->layout,
                           .rank = m->rank,
-                          .covers = m->expert_cover,
+                          .covers = &m->expert_covers,
                           .gate = em_pass_blocks(pass, EM_FFN_GATE, layer),
                           .up = em_pass_blocks(pass, EM_FFN_UP, layer),
                           .down = em_pass_blocks(pass, EM_FFN_DOWN, layer),
@@ -341,7 +362,7 @@ static void open_pass(em_pass *pass)
     pass->rope = em_room_for(&m->room[EM_ROOM_ROPE], pass->T * m->config.key_size, sizeof(float));
     em_rope_table(pass->T, m->config.key_size, pass->batch->position, m->config.rope_base, pass->rope);
     bool *needs = em_alloc(m->num_ranks, sizeof *needs);
-    for (int r = 0; r < m->num_ranks; r++) needs[r] = em_range_size(em_layout_heads(&m->layout, r)) > 0;
+    for (int r = 0; r < m->num_ranks; r++) needs[r] = em_layout_heads(&m->layout, r).count > 0;
     pass->gather = em_plan_gather(m->comm, &m->layout, pass->T, needs);
     pass->sum_home = em_plan_sum_home(m->comm, &m->layout, pass->T, &m->head_cover);
     free(needs);

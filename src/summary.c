@@ -2,8 +2,6 @@
 
 #include "table.h"
 
-#include "expertmesh/embedding.h"
-
 #include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
@@ -41,11 +39,11 @@ void em_summary_weights(const em_source *source, const em_layout *layout, FILE *
         em_table_cell(table, "%d", r);
         em_table_cell(table, "%s", em_count(held.owned, owned));
         em_table_cell(table, "%s", em_count(held.repeated, repeated));
-        em_table_cell(table, "%lld", (long long)em_range_size(em_layout_heads(layout, r)));
-        em_table_cell(table, "%lld", (long long)em_range_size(em_layout_kv_heads(layout, r)));
-        em_table_cell(table, "%lld", (long long)em_range_size(em_layout_experts(layout, r)));
-        em_table_cell(table, "%lld", (long long)em_range_size(em_layout_ffn_units(layout, r)));
-        em_table_cell(table, "%lld", (long long)em_range_size(em_embedding_held(layout, r)));
+        em_table_cell(table, "%lld", (long long)em_layout_heads(layout, r).count);
+        em_table_cell(table, "%lld", (long long)em_layout_kv_heads(layout, r).count);
+        em_table_cell(table, "%lld", (long long)em_layout_num_experts(layout, r));
+        em_table_cell(table, "%lld", (long long)em_layout_ffn_units(layout, r).count);
+        em_table_cell(table, "%lld", (long long)em_layout_vocab_held(layout, r));
     }
     fprintf(out, "\nweights held by each rank (repeated: norms, routers, split key/value heads, split int8 groups)\n");
     em_table_print(table, out);

@@ -9,24 +9,6 @@ static int64_t middle(em_range node)
     return node.begin + (node.end - node.begin) / 2;
 }
 
-static void cover(em_range node, em_range run, em_range *nodes, int *count)
-{
-    if (node.begin >= run.end || run.begin >= node.end) return;
-    if (run.begin <= node.begin && node.end <= run.end) {
-        nodes[(*count)++] = node;
-        return;
-    }
-    cover((em_range){node.begin, middle(node)}, run, nodes, count);
-    cover((em_range){middle(node), node.end}, run, nodes, count);
-}
-
-int em_tree_cover(int64_t num_leaves, em_range run, em_range nodes[EM_TREE_MAX_NODES])
-{
-    int count = 0;
-    if (em_range_size(run) > 0) cover((em_range){0, num_leaves}, run, nodes, &count);
-    return count;
-}
-
 int em_tree_depth(em_range node)
 {
     int depth = 0;
@@ -76,29 +58,82 @@ const float *em_tree_finish(int64_t num_leaves, const em_range *nodes, int64_t c
     return finish(&(finish_walk){nodes, part, count, 0}, (em_range){0, num_leaves}, sum);
 }
 
-em_cover em_cover_make(int64_t num_leaves, int num_ranks, const em_range *run)
+/* ---- covers ---- */
+
+static bool has_one_owner(em_range node, const int *owner)
 {
-    em_cover all = {.num_nodes = 0, .first_node = em_zeroed(num_ranks + 1, sizeof(int))};
-    em_range nodes[EM_TREE_MAX_NODES];
-    for (int r = 0; r < num_ranks; r++)
-        all.first_node[r + 1] = all.first_node[r] + em_tree_cover(num_leaves, run[r], nodes);
-    all.num_nodes = all.first_node[num_ranks];
-    all.node = em_alloc(all.num_nodes, sizeof(em_range));
-    all.rank = em_alloc(all.num_nodes, sizeof(int));
-    for (int r = 0; r < num_ranks; r++) {
-        int count = em_tree_cover(num_leaves, run[r], nodes);
-        for (int i = 0; i < count; i++) {
-            all.node[all.first_node[r] + i] = nodes[i];
-            all.rank[all.first_node[r] + i] = r;
-        }
-    }
-    return all;
+    for (int64_t u = node.begin + 1; u < node.end; u++)
+        if (owner[u] != owner[node.begin]) return false;
+    return true;
 }
 
-void em_cover_free(em_cover *all)
+/* count [P]: nodes of each rank so far. */
+static void add_nodes(em_cover *cover, em_range node, const int *owner, int *count)
 {
-    free(all->node);
-    free(all->rank);
-    free(all->first_node);
-    *all = (em_cover){0};
+    if (!has_one_owner(node, owner)) {
+        add_nodes(cover, (em_range){node.begin, middle(node)}, owner, count);
+        add_nodes(cover, (em_range){middle(node), node.end}, owner, count);
+        return;
+    }
+    int i = cover->num_nodes++, rank = owner[node.begin];
+    cover->node[i] = node;
+    cover->rank[i] = rank;
+    cover->place[i] = count[rank]++;
+}
+
+em_cover em_cover_make(int64_t num_leaves, int num_ranks, const int *owner)
+{
+    em_cover cover = {.node = em_alloc(num_leaves, sizeof(em_range)),
+                      .rank = em_alloc(num_leaves, sizeof(int)),
+                      .place = em_alloc(num_leaves, sizeof(int))};
+    int *count = em_zeroed(num_ranks, sizeof *count);
+    add_nodes(&cover, (em_range){0, num_leaves}, owner, count);
+    free(count);
+    return cover;
+}
+
+void em_cover_free(em_cover *cover)
+{
+    free(cover->node);
+    free(cover->rank);
+    free(cover->place);
+    *cover = (em_cover){0};
+}
+
+int em_cover_count(const em_cover *cover, int rank)
+{
+    int count = 0;
+    for (int i = 0; i < cover->num_nodes; i++) count += cover->rank[i] == rank;
+    return count;
+}
+
+em_covers em_expert_covers(const em_layout *layout)
+{
+    int64_t E = layout->num_experts, slices = layout->slices_per_expert;
+    em_covers covers = {.num_experts = E, .first = em_zeroed(E + 1, sizeof(int64_t))};
+    for (int64_t e = 0; e < E; e++) covers.first[e + 1] = covers.first[e] + em_layout_turns(layout, e);
+    covers.num_groups = covers.first[E];
+    covers.cover = em_alloc(covers.num_groups, sizeof *covers.cover);
+    int *owner = em_alloc(slices, sizeof *owner);
+    for (int64_t e = 0; e < E; e++)
+        for (int64_t g = covers.first[e]; g < covers.first[e + 1]; g++) {
+            for (int64_t s = 0; s < slices; s++)
+                owner[s] = em_ownership_owner(&layout->ffn, e * slices + s, g - covers.first[e]);
+            covers.cover[g] = em_cover_make(slices, layout->num_ranks, owner);
+        }
+    free(owner);
+    return covers;
+}
+
+void em_covers_free(em_covers *covers)
+{
+    for (int64_t g = 0; g < covers->num_groups; g++) em_cover_free(&covers->cover[g]);
+    free(covers->cover);
+    free(covers->first);
+    *covers = (em_covers){0};
+}
+
+em_cover em_head_cover(const em_layout *layout)
+{
+    return em_cover_make(layout->num_q_heads, layout->num_ranks, layout->heads.owner);
 }

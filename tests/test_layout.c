@@ -1,23 +1,25 @@
-/* Who owns what: every unit exactly once, in contiguous runs, for any number of ranks. */
+/* Who owns what: every unit, for any number of ranks, and told the same from both sides. */
 #include "suite.h"
 
+#include "draw.h"
+
+#include "expertmesh/base.h"
 #include "expertmesh/layout.h"
+
+#include <string.h>
 
 static const int rank_counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 24, 64, 65, 300};
 enum { NUM_COUNTS = sizeof rank_counts / sizeof *rank_counts };
 
-typedef em_range range_of(const em_layout *layout, int rank);
+typedef em_units units_of(const em_layout *layout, int rank);
 
 /* Runs follow each other from 0 to count without a gap. */
-static void check_partition(const em_layout *layout, range_of *of, int64_t count)
+static void check_partition(const em_layout *layout, units_of *of, int64_t count)
 {
     int64_t next = 0;
     for (int r = 0; r < layout->num_ranks; r++) {
-        em_range run = of(layout, r);
-        if (em_range_size(run) == 0) continue;
-        CU_ASSERT_EQUAL(run.begin, next);
-        CU_ASSERT(run.end > run.begin);
-        next = run.end;
+        em_units units = of(layout, r);
+        for (int64_t i = 0; i < units.count; i++) CU_ASSERT_EQUAL(units.unit[i], next++);
     }
     CU_ASSERT_EQUAL(next, count);
 }
@@ -30,7 +32,58 @@ static void every_unit_is_owned_once(void)
             check_partition(&layout, em_layout_heads, layout.num_q_heads);
             check_partition(&layout, em_layout_ffn_units, layout.num_experts * layout.slices_per_expert);
             check_partition(&layout, em_layout_vocab_units, layout.vocab_blocks);
+            em_layout_free(&layout);
         }
+}
+
+/* Owners told by units, and units told by owners. */
+static void check_ownership(int64_t num_units, int num_ranks, const int64_t *first, const int *owner)
+{
+    int64_t *copy = em_alloc(num_units + 1, sizeof *copy), owned = 0;
+    int *owners = em_alloc(first[num_units], sizeof *owners);
+    memcpy(copy, first, (size_t)(num_units + 1) * sizeof *copy);
+    memcpy(owners, owner, (size_t)first[num_units] * sizeof *owners);
+    em_layout layout = {.num_ranks = num_ranks, .ffn = em_ownership_make(num_units, num_ranks, copy, owners)};
+    for (int r = 0; r < num_ranks; r++) {
+        em_units units = em_layout_ffn_units(&layout, r);
+        owned += units.count;
+        for (int64_t u = 0, next = 0; u < num_units; u++) {
+            bool here = false;
+            for (int64_t i = first[u]; i < first[u + 1]; i++) here |= owner[i] == r;
+            CU_ASSERT_EQUAL(em_units_place(units, u), here ? next++ : -1);
+        }
+        CU_ASSERT_EQUAL(em_units_place(units, num_units), -1);
+        for (int64_t i = 0; i < units.count; i++) {
+            int64_t run = em_units_run(units, i);
+            for (int64_t k = 0; k < run; k++) CU_ASSERT_EQUAL(units.unit[i + k], units.unit[i] + k);
+            CU_ASSERT(i + run == units.count || units.unit[i + run] != units.unit[i] + run);
+        }
+    }
+    CU_ASSERT_EQUAL(owned, first[num_units]);
+    for (int64_t u = 0; u < num_units; u++) {
+        int64_t owners_of = em_ownership_owners(&layout.ffn, u);
+        CU_ASSERT_EQUAL(owners_of, first[u + 1] - first[u]);
+        for (int64_t turn = 0; turn < 12; turn++)
+            CU_ASSERT_EQUAL(em_ownership_owner(&layout.ffn, u, turn), owner[first[u] + turn % owners_of]);
+    }
+    em_layout_free(&layout);
+}
+
+static void any_owners_are_found(void)
+{
+    enum { MOST_UNITS = 60, MOST_RANKS = 9 };
+    int64_t first[MOST_UNITS + 1] = {0};
+    int owner[MOST_UNITS * MOST_RANKS];
+    for (int i = 0; i < 300; i++) {
+        int64_t num_units = draw_from(1, MOST_UNITS);
+        int num_ranks = (int)draw_from(1, MOST_RANKS);
+        for (int64_t u = 0; u < num_units; u++) {
+            int64_t owners = draw_from(1, num_ranks), begin = draw_below(num_ranks);
+            first[u + 1] = first[u] + owners;
+            for (int64_t k = 0; k < owners; k++) owner[first[u] + k] = (int)((begin + k) % num_ranks);
+        }
+        check_ownership(num_units, num_ranks, first, owner);
+    }
 }
 
 static void shares_differ_by_one_and_know_their_owner(void)
@@ -52,16 +105,15 @@ static void groups_stay_together(void)
         em_layout layout = em_layout_make(config, P);
         int64_t held = 0;
         for (int r = 0; r < P; r++) {
-            em_range heads = em_layout_heads(&layout, r), kv = em_layout_kv_heads(&layout, r);
-            held += em_range_size(kv);
-            for (int64_t h = heads.begin; h < heads.end; h++) CU_ASSERT(kv.begin <= h / 6 && h / 6 < kv.end);
-            for (int64_t k = kv.begin; k < kv.end; k++) CU_ASSERT(em_layout_kv_owner(&layout, k) <= r);
+            em_units heads = em_layout_heads(&layout, r), kv = em_layout_kv_heads(&layout, r);
+            held += kv.count;
+            for (int64_t i = 0; i < heads.count; i++) CU_ASSERT(em_units_place(kv, heads.unit[i] / 6) >= 0);
+            for (int64_t i = 0; i < kv.count; i++) CU_ASSERT(em_layout_kv_owner(&layout, kv.unit[i]) <= r);
         }
         if (P <= 8) CU_ASSERT_EQUAL(held, 8);
-        for (int64_t k = 0; k < 8; k++) {
-            em_range kv = em_layout_kv_heads(&layout, em_layout_kv_owner(&layout, k));
-            CU_ASSERT(kv.begin <= k && k < kv.end);
-        }
+        for (int64_t k = 0; k < 8; k++)
+            CU_ASSERT(em_units_place(em_layout_kv_heads(&layout, em_layout_kv_owner(&layout, k)), k) >= 0);
+        em_layout_free(&layout);
     }
 }
 
@@ -81,23 +133,26 @@ static void slices_cover_an_expert(void)
             next = neurons.end;
         }
         CU_ASSERT_EQUAL(next, config.ffn_size);
+        em_layout_free(&layout);
+        em_layout_free(&other);
     }
 }
 
-static void slices_of_an_expert_meet_its_ranks(void)
+static void experts_of_a_rank_are_counted(void)
 {
     for (int i = 0; i < NUM_COUNTS; i++) {
         em_layout layout = em_layout_make(&em_preset_find("tiny")->config, rank_counts[i]);
-        for (int64_t e = 0; e < layout.num_experts; e++) {
+        for (int r = 0; r < layout.num_ranks; r++) {
+            em_units units = em_layout_ffn_units(&layout, r);
             int64_t found = 0;
-            for (int r = 0; r < layout.num_ranks; r++) {
-                int64_t here = em_range_size(em_layout_slices(&layout, r, e));
-                em_range experts = em_layout_experts(&layout, r);
-                CU_ASSERT_EQUAL(here > 0, experts.begin <= e && e < experts.end);
+            for (int64_t e = 0; e < layout.num_experts; e++) {
+                bool here = false;
+                for (int64_t k = 0; k < units.count; k++) here |= units.unit[k] / layout.slices_per_expert == e;
                 found += here;
             }
-            CU_ASSERT_EQUAL(found, layout.slices_per_expert);
+            CU_ASSERT_EQUAL(em_layout_num_experts(&layout, r), found);
         }
+        em_layout_free(&layout);
     }
 }
 
@@ -107,11 +162,17 @@ static void vocabulary_knows_its_owner(void)
     for (config.vocab_size = 1; config.vocab_size < 5000; config.vocab_size = config.vocab_size * 3 + 1)
         for (int P = 1; P < 30; P += 4) {
             em_layout layout = em_layout_make(&config, P);
+            int64_t held = 0;
             for (int64_t v = 0; v < config.vocab_size; v++) {
-                em_range units = em_layout_vocab_units(&layout, em_layout_vocab_owner(&layout, v));
-                CU_ASSERT(em_layout_vocab_rows(&layout, units.begin).begin <= v);
-                CU_ASSERT(v < em_layout_vocab_rows(&layout, units.end - 1).end);
+                em_units units = em_layout_vocab_units(&layout, em_layout_vocab_owner(&layout, v));
+                int64_t place = em_units_place(units, v / layout.vocab_block);
+                CU_ASSERT_FATAL(place >= 0);
+                em_range rows = em_layout_vocab_rows(&layout, units.unit[place]);
+                CU_ASSERT(rows.begin <= v && v < rows.end);
             }
+            for (int r = 0; r < P; r++) held += em_layout_vocab_held(&layout, r);
+            CU_ASSERT_EQUAL(held, config.vocab_size);
+            em_layout_free(&layout);
         }
 }
 
@@ -119,10 +180,11 @@ int main(int argc, char **argv)
 {
     static const suite_test tests[] = {
         {"every unit is owned once", every_unit_is_owned_once},
+        {"any owners are found", any_owners_are_found},
         {"shares differ by one and know their owner", shares_differ_by_one_and_know_their_owner},
         {"groups of heads stay together", groups_stay_together},
         {"slices cover an expert", slices_cover_an_expert},
-        {"slices of an expert meet its ranks", slices_of_an_expert_meet_its_ranks},
+        {"experts of a rank are counted", experts_of_a_rank_are_counted},
         {"the vocabulary knows its owner", vocabulary_knows_its_owner},
         {NULL, NULL},
     };

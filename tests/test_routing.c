@@ -5,7 +5,12 @@
 #include "expertmesh/routing.h"
 
 static const int64_t token_counts[] = {1, 2, 5, 17, 64}; /* some below the number of ranks */
-enum { NUM_COUNTS = sizeof token_counts / sizeof *token_counts, DIM = 7 };
+enum {
+    NUM_COUNTS = sizeof token_counts / sizeof *token_counts,
+    DIM = 7,
+    MOST_NODES = 64,
+    FIRST = 5
+}; /* FIRST: number of the batch's first token in the run */
 
 static float element(int64_t token, int64_t d)
 {
@@ -46,6 +51,7 @@ static void free_setting(setting *s)
 {
     free(s->x);
     free(s->expert);
+    em_layout_free(&s->layout);
 }
 
 static void gather_brings_all_tokens_in_order(void)
@@ -98,18 +104,18 @@ static void sums_come_home(void)
     for (int i = 0; i < NUM_COUNTS; i++) {
         setting s = make_setting(token_counts[i]);
         em_cover cover = em_head_cover(&s.layout);
-        int first = cover.first_node[suite_rank()], here = cover.first_node[suite_rank() + 1] - first;
+        int here = em_cover_count(&cover, suite_rank());
         int64_t H = s.config.num_q_heads, own = em_range_size(s.own) * DIM;
         float *parts = em_zeroed(here * s.T * DIM, sizeof *parts),
               *home = em_alloc(cover.num_nodes * own, sizeof *home);
-        for (int node = 0; node < here; node++)
-            for (int64_t u = cover.node[first + node].begin; u < cover.node[first + node].end; u++)
-                for (int64_t j = 0; j < s.T * DIM; j++)
-                    parts[node * s.T * DIM + j] += (float)(u + 1) * element(j / DIM, j % DIM);
+        for (int node = 0; node < cover.num_nodes; node++)
+            for (int64_t u = cover.node[node].begin; u < cover.node[node].end; u++)
+                for (int64_t j = 0; cover.rank[node] == suite_rank() && j < s.T * DIM; j++)
+                    parts[cover.place[node] * s.T * DIM + j] += (float)(u + 1) * element(j / DIM, j % DIM);
         em_exchange *plan = em_plan_sum_home(MPI_COMM_WORLD, &s.layout, s.T, &cover);
         carry(plan, DIM, here * s.T, parts, home);
         for (int64_t j = 0; j < own; j++) {
-            const float *part[EM_TREE_MAX_NODES];
+            const float *part[MOST_NODES];
             float sum;
             for (int node = 0; node < cover.num_nodes; node++) part[node] = home + node * own + j;
             CU_ASSERT_EQUAL(*em_tree_finish(H, cover.node, 1, part, &sum),
@@ -123,15 +129,18 @@ static void sums_come_home(void)
     }
 }
 
-static em_routing *routing_of(const setting *s, const em_cover *covers)
+static em_routing *routing_of(const setting *s, const em_covers *covers)
 {
-    return em_routing_make(MPI_COMM_WORLD, &s->layout, covers, s->T, s->S, s->expert);
+    return em_routing_make(MPI_COMM_WORLD, &s->layout, covers, FIRST, s->T, s->S, s->expert);
 }
 
-static void free_covers(const setting *s, em_cover *covers)
+/* Does this rank own any slice of an expert in one of its turns, by the layout alone? */
+static bool takes_part(const setting *s, int64_t expert, int64_t turn)
 {
-    for (int64_t e = 0; e < s->E; e++) em_cover_free(&covers[e]);
-    free(covers);
+    bool here = false;
+    for (int64_t slice = 0; slice < s->layout.slices_per_expert; slice++)
+        here |= em_ownership_owner(&s->layout.ffn, expert * s->layout.slices_per_expert + slice, turn) == suite_rank();
+    return here;
 }
 
 /* Rows lie by expert, then by global token, then by choice: not merely somewhere. */
@@ -139,25 +148,25 @@ static void dispatch_orders_rows_by_expert_and_token(void)
 {
     for (int i = 0; i < NUM_COUNTS; i++) {
         setting s = make_setting(token_counts[i]);
-        em_cover *covers = em_expert_covers(&s.layout);
-        em_routing *routing = routing_of(&s, covers);
+        em_covers covers = em_expert_covers(&s.layout);
+        em_routing *routing = routing_of(&s, &covers);
         float *rows = em_alloc(routing->num_rows * DIM, sizeof *rows);
         carry(routing->dispatch, DIM, em_range_size(s.own), s.x, rows);
         int64_t row = 0;
-        for (int64_t e = 0; e < s.E; e++) {
-            bool owned = em_range_size(em_layout_slices(&s.layout, suite_rank(), e)) > 0;
-            CU_ASSERT_EQUAL(routing->first_row[e], row);
-            for (int64_t key = 0; owned && key < s.T * s.S; key++) {
-                if (s.expert[key] != e) continue;
-                CU_ASSERT_EQUAL(routing->row_key[row], key);
-                for (int64_t d = 0; d < DIM; d++) CU_ASSERT_EQUAL(rows[row * DIM + d], element(key / s.S, d));
-                row++;
+        for (int64_t e = 0; e < s.E; e++)
+            for (int64_t turn = 0, turns = em_layout_turns(&s.layout, e); turn < turns; turn++) {
+                CU_ASSERT_EQUAL(routing->first_row[covers.first[e] + turn], row);
+                for (int64_t key = 0; takes_part(&s, e, turn) && key < s.T * s.S; key++) {
+                    if (s.expert[key] != e || (FIRST + key / s.S) % turns != turn) continue;
+                    CU_ASSERT_EQUAL(routing->row_key[row], key);
+                    for (int64_t d = 0; d < DIM; d++) CU_ASSERT_EQUAL(rows[row * DIM + d], element(key / s.S, d));
+                    row++;
+                }
             }
-        }
         CU_ASSERT_EQUAL(routing->num_rows, row);
         free(rows);
         em_routing_free(routing);
-        free_covers(&s, covers);
+        em_covers_free(&covers);
         free_setting(&s);
     }
 }
@@ -168,35 +177,39 @@ static void combine_brings_each_choice_its_sum(void)
 {
     for (int i = 0; i < NUM_COUNTS; i++) {
         setting s = make_setting(token_counts[i]);
-        em_cover *covers = em_expert_covers(&s.layout);
-        em_routing *routing = routing_of(&s, covers);
+        em_covers covers = em_expert_covers(&s.layout);
+        em_routing *routing = routing_of(&s, &covers);
         float *outputs = em_zeroed(routing->num_outputs, sizeof *outputs);
         float *parts = em_alloc(routing->num_parts, sizeof *parts);
-        for (int64_t e = 0; e < s.E; e++) {
-            int first = covers[e].first_node[suite_rank()], past = covers[e].first_node[suite_rank() + 1];
-            int64_t rows = routing->first_row[e + 1] - routing->first_row[e];
-            for (int node = first; node < past; node++)
-                for (int64_t r = 0; r < rows; r++)
-                    for (int64_t slice = covers[e].node[node].begin; slice < covers[e].node[node].end; slice++)
-                        outputs[routing->first_output[e] + (node - first) * rows + r] +=
-                            (float)((e + 1) * 16 + slice + routing->row_key[routing->first_row[e] + r]);
+        for (int64_t g = 0; g < covers.num_groups; g++) {
+            const em_cover *cover = &covers.cover[g];
+            int64_t rows = routing->first_row[g + 1] - routing->first_row[g];
+            for (int node = 0; node < cover->num_nodes; node++)
+                for (int64_t r = 0; cover->rank[node] == suite_rank() && r < rows; r++)
+                    for (int64_t slice = cover->node[node].begin; slice < cover->node[node].end; slice++) {
+                        int32_t key = routing->row_key[routing->first_row[g] + r];
+                        outputs[routing->first_output[g] + cover->place[node] * rows + r] +=
+                            (float)((s.expert[key] + 1) * 16 + slice + key);
+                    }
         }
         CU_ASSERT_EQUAL(routing->outputs[suite_rank()], routing->num_outputs);
         carry(routing->combine, 1, routing->num_outputs, outputs, parts);
         int64_t slices = s.layout.slices_per_expert;
         for (int64_t k = 0; k < em_range_size(s.own) * s.S; k++) {
             int64_t key = s.own.begin * s.S + k, e = s.expert[key];
-            CU_ASSERT_EQUAL(routing->own_expert[k], e);
-            const float *part[EM_TREE_MAX_NODES];
+            int64_t g = routing->own_group[k], turns = em_layout_turns(&s.layout, e);
+            CU_ASSERT_EQUAL(g, covers.first[e] + (FIRST + key / s.S) % turns);
+            const em_cover *cover = &covers.cover[g];
+            const float *part[MOST_NODES];
             float sum;
-            for (int node = 0; node < covers[e].num_nodes; node++) part[node] = parts + routing->first_part[k] + node;
-            CU_ASSERT_EQUAL(*em_tree_finish(slices, covers[e].node, 1, part, &sum),
+            for (int node = 0; node < cover->num_nodes; node++) part[node] = parts + routing->first_part[k] + node;
+            CU_ASSERT_EQUAL(*em_tree_finish(slices, cover->node, 1, part, &sum),
                             (float)(slices * ((e + 1) * 16 + key) + slices * (slices - 1) / 2));
         }
         free(outputs);
         free(parts);
         em_routing_free(routing);
-        free_covers(&s, covers);
+        em_covers_free(&covers);
         free_setting(&s);
     }
 }

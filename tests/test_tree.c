@@ -1,4 +1,4 @@
-/* The summing tree: runs fall into its largest nodes, and the sum has the same bits whoever computed what. */
+/* The summing tree: what a rank owns falls into its largest nodes, and the sum has the same bits whoever computed what. */
 #include "suite.h"
 
 #include "draw.h"
@@ -44,44 +44,48 @@ static float tree_value(const float *leaves, int64_t begin, int64_t end, int64_t
 
 /* ---- covers ---- */
 
-/* Disjoint, in order, nothing left out, nothing beyond; each a node, and none with a whole parent in the run. */
-static void check_cover(int64_t n, em_range run)
+static bool has_one_owner(em_range node, const int *owner)
 {
-    em_range nodes[EM_TREE_MAX_NODES], above;
-    int count = em_tree_cover(n, run, nodes);
-    int64_t next = run.begin;
-    CU_ASSERT(count <= EM_TREE_MAX_NODES);
-    for (int i = 0; i < count; i++) {
-        CU_ASSERT_EQUAL(nodes[i].begin, next);
-        CU_ASSERT(nodes[i].end > nodes[i].begin);
-        CU_ASSERT(find_node(n, nodes[i], &above));
-        CU_ASSERT_FALSE(run.begin <= above.begin && above.end <= run.end);
-        next = nodes[i].end;
+    for (int64_t u = node.begin; u < node.end; u++)
+        if (owner[u] != owner[node.begin]) return false;
+    return true;
+}
+
+/* In order, nothing left out, nothing beyond; each a node of one owner, and none with a whole parent of that owner. */
+static void check_cover(int64_t n, int num_ranks, const int *owner)
+{
+    em_cover cover = em_cover_make(n, num_ranks, owner);
+    em_range above;
+    int64_t next = 0;
+    int count[MAX_RANKS] = {0};
+    for (int i = 0; i < cover.num_nodes; i++) {
+        em_range node = cover.node[i];
+        CU_ASSERT_EQUAL(node.begin, next);
+        CU_ASSERT(node.end > node.begin);
+        CU_ASSERT(find_node(n, node, &above));
+        CU_ASSERT(has_one_owner(node, owner));
+        CU_ASSERT(above.begin < 0 || !has_one_owner(above, owner));
+        CU_ASSERT_EQUAL(cover.rank[i], owner[node.begin]);
+        CU_ASSERT_EQUAL(cover.place[i], count[cover.rank[i]]++);
+        next = node.end;
     }
-    CU_ASSERT_EQUAL(next, run.end);
-    CU_ASSERT(em_range_size(run) > 0 || count == 0);
+    CU_ASSERT_EQUAL(next, n);
+    for (int r = 0; r < num_ranks; r++) CU_ASSERT_EQUAL(em_cover_count(&cover, r), count[r]);
+    em_cover_free(&cover);
+    CU_ASSERT_PTR_NULL(cover.node);
 }
 
-static void every_run_of_a_small_tree_is_covered(void)
+static void every_set_of_a_small_tree_is_covered(void)
 {
-    for (int64_t n = 1; n <= 40; n++)
-        for (int64_t begin = 0; begin <= n; begin++)
-            for (int64_t end = begin; end <= n; end++) check_cover(n, (em_range){begin, end});
+    int owner[12];
+    for (int n = 1; n <= 12; n++)
+        for (int set = 0; set < 1 << n; set++) {
+            for (int u = 0; u < n; u++) owner[u] = set >> u & 1;
+            check_cover(n, 2, owner);
+        }
 }
 
-/* As many leaves as an int counts: a run of all but the ends falls into the most nodes. */
-static void runs_of_a_large_tree_are_covered(void)
-{
-    for (int i = 0; i < 1000; i++) {
-        int64_t n = draw_from(1, INT32_MAX), begin = draw_below(n), end = draw_from(begin, n);
-        check_cover(n, (em_range){begin, end});
-    }
-    check_cover(INT32_MAX, (em_range){1, INT32_MAX - 1});
-    check_cover(INT64_C(1) << 31, (em_range){1, (INT64_C(1) << 31) - 1});
-    check_cover(INT32_MAX, (em_range){0, INT32_MAX});
-}
-
-/* ---- partitions ---- */
+/* ---- owners ---- */
 
 static int compare_ends(const void *a, const void *b)
 {
@@ -90,43 +94,38 @@ static int compare_ends(const void *a, const void *b)
 }
 
 /* Cut [0, n) into runs, some of them empty. Returns how many. */
-static int draw_runs(int64_t n, em_range *run)
+static int draw_runs(int64_t n, int *owner)
 {
     int num_ranks = (int)draw_from(1, MAX_RANKS);
-    int64_t end[MAX_RANKS];
+    int64_t end[MAX_RANKS], u = 0;
     for (int r = 0; r < num_ranks; r++) end[r] = r < num_ranks - 1 ? draw_from(0, n) : n;
     qsort(end, (size_t)num_ranks, sizeof *end, compare_ends);
-    for (int r = 0; r < num_ranks; r++) run[r] = (em_range){r > 0 ? end[r - 1] : 0, end[r]};
+    for (int r = 0; r < num_ranks; r++)
+        while (u < end[r]) owner[u++] = r;
     return num_ranks;
 }
 
-static void check_ranks_cover(int64_t n, int num_ranks, const em_range *run)
+/* Each leaf to any rank, or blocks of neighbours. */
+static int draw_scattered(int64_t n, int *owner)
 {
-    em_cover cover = em_cover_make(n, num_ranks, run);
-    em_range nodes[EM_TREE_MAX_NODES];
-    int next = 0;
-    for (int r = 0; r < num_ranks; r++) {
-        int count = em_tree_cover(n, run[r], nodes);
-        CU_ASSERT_EQUAL(cover.first_node[r], next);
-        for (int i = 0; i < count; i++, next++) {
-            CU_ASSERT_EQUAL(cover.rank[next], r);
-            CU_ASSERT_EQUAL(cover.node[next].begin, nodes[i].begin);
-            CU_ASSERT_EQUAL(cover.node[next].end, nodes[i].end);
-        }
-    }
-    CU_ASSERT_EQUAL(cover.first_node[num_ranks], next);
-    CU_ASSERT_EQUAL(cover.num_nodes, next);
-    em_cover_free(&cover);
-    CU_ASSERT_PTR_NULL(cover.node);
+    int num_ranks = (int)draw_from(1, MAX_RANKS);
+    int64_t block = draw_from(1, 9);
+    for (int64_t u = 0; u < n; u++) owner[u] = u % block == 0 ? (int)draw_below(num_ranks) : owner[u - 1];
+    return num_ranks;
 }
 
-static void covers_of_ranks_follow_each_other(void)
+static int draw_owners(int64_t n, int *owner)
 {
-    em_range run[MAX_RANKS];
-    for (int i = 0; i < 300; i++) {
+    return draw_below(2) ? draw_runs(n, owner) : draw_scattered(n, owner);
+}
+
+static void any_owners_are_covered(void)
+{
+    int owner[MAX_LEAVES];
+    for (int i = 0; i < 600; i++) {
         int64_t n = draw_from(1, MAX_LEAVES);
-        int num_ranks = draw_runs(n, run);
-        check_ranks_cover(n, num_ranks, run);
+        int num_ranks = draw_owners(n, owner);
+        check_cover(n, num_ranks, owner);
     }
 }
 
@@ -152,9 +151,9 @@ static void draw_leaves(int64_t n, float *leaves)
 }
 
 /* Sum as ranks would: each its nodes, then one along the tree, which leaves the parts as they are. */
-static void sum_in_parts(int64_t n, int num_ranks, const em_range *run, const float *leaves, float *sum)
+static void sum_in_parts(int64_t n, int num_ranks, const int *owner, const float *leaves, float *sum)
 {
-    em_cover cover = em_cover_make(n, num_ranks, run);
+    em_cover cover = em_cover_make(n, num_ranks, owner);
     size_t size = (size_t)cover.num_nodes * COUNT * sizeof(float);
     float *parts = malloc(size), *before = malloc(size), room[COUNT + 1] = {[COUNT] = 77};
     const float **part = malloc((size_t)cover.num_nodes * sizeof *part);
@@ -181,14 +180,14 @@ static void sum_in_parts(int64_t n, int num_ranks, const em_range *run, const fl
 static void bits_do_not_depend_on_the_partition(void)
 {
     float leaves[MAX_LEAVES * COUNT], expected[COUNT], sum[COUNT];
-    em_range run[MAX_RANKS];
+    int owner[MAX_LEAVES];
     for (int i = 0; i < 60; i++) {
         int64_t n = i < 20 ? i + 1 : draw_from(1, MAX_LEAVES);
         draw_leaves(n, leaves);
         for (int64_t k = 0; k < COUNT; k++) expected[k] = tree_value(leaves, 0, n, k);
         for (int p = 0; p < 40; p++) {
-            int num_ranks = draw_runs(n, run);
-            sum_in_parts(n, num_ranks, run, leaves, sum);
+            int num_ranks = draw_owners(n, owner);
+            sum_in_parts(n, num_ranks, owner, leaves, sum);
             CU_ASSERT_EQUAL(memcmp(sum, expected, sizeof sum), 0);
         }
     }
@@ -199,11 +198,11 @@ static void bits_are_the_same_for_single_leaves(void)
 {
     float leaves[MAX_RANKS * COUNT], all[COUNT], single[COUNT];
     for (int64_t n = 1; n <= MAX_RANKS; n++) {
-        em_range run[MAX_RANKS], whole = {0, n};
+        int own[MAX_RANKS], one[MAX_RANKS] = {0};
         draw_leaves(n, leaves);
-        for (int64_t r = 0; r < n; r++) run[r] = (em_range){r, r + 1};
-        sum_in_parts(n, (int)n, run, leaves, single);
-        sum_in_parts(n, 1, &whole, leaves, all);
+        for (int r = 0; r < n; r++) own[r] = r;
+        sum_in_parts(n, (int)n, own, leaves, single);
+        sum_in_parts(n, 1, one, leaves, all);
         CU_ASSERT_EQUAL(memcmp(single, all, sizeof all), 0);
     }
 }
@@ -227,9 +226,9 @@ static void the_sum_is_a_sum(void)
 {
     float leaves[MAX_LEAVES * COUNT], sum[COUNT];
     for (int64_t n = 1; n < MAX_LEAVES; n += 13) {
-        em_range whole = {0, n};
+        int one[MAX_LEAVES] = {0};
         draw_leaves(n, leaves);
-        sum_in_parts(n, 1, &whole, leaves, sum);
+        sum_in_parts(n, 1, one, leaves, sum);
         for (int64_t k = 0; k < COUNT; k++) {
             double exact = 0, size = 0;
             for (int64_t i = 0; i < n; i++) exact += (double)leaves[i * COUNT + k];
@@ -242,9 +241,8 @@ static void the_sum_is_a_sum(void)
 int main(int argc, char **argv)
 {
     static const suite_test tests[] = {
-        {"every run of a small tree is covered", every_run_of_a_small_tree_is_covered},
-        {"runs of a large tree are covered", runs_of_a_large_tree_are_covered},
-        {"covers of ranks follow each other", covers_of_ranks_follow_each_other},
+        {"every set of a small tree is covered", every_set_of_a_small_tree_is_covered},
+        {"any owners are covered", any_owners_are_covered},
         {"bits do not depend on the partition", bits_do_not_depend_on_the_partition},
         {"bits are the same for single leaves", bits_are_the_same_for_single_leaves},
         {"the order of summing matters here", the_order_of_summing_matters_here},

@@ -18,7 +18,7 @@ extern "C" {
 /* One layer's heads of one rank. All borrowed. */
 typedef struct em_attention {
     const em_config *config;
-    em_range heads, kv_heads; /* global numbers of those here */
+    em_units heads, kv_heads; /* those here; of the query heads each has its key/value head here */
     const em_matrix *query;   /* [Hr] each [C, D] */
     const em_matrix *key;     /* [Kr] each [C, D] */
     const em_matrix *value;   /* [Kr] each [C, D] */

@@ -16,13 +16,10 @@ extern "C" {
 int64_t em_embedding_look_up(const em_config *config, const em_layout *layout, int rank, const em_matrix *blocks,
                              int64_t T, const int32_t *token_id, float *out);
 
-/* Next-token scores over the vocabulary held here: logits [T, Vr] = x, T rows of D, times those of the
- * vocabulary, times output_multiplier_scale. Vr: the rank's rows. inputs: scratch. */
+/* Next-token scores over the vocabulary held here: logits [T, Vr] = x, T rows of D, times those of the vocabulary, unit
+ * by unit, times output_multiplier_scale. Vr: the rank's rows (em_layout_vocab_held). inputs: scratch. */
 void em_embedding_logits(const em_config *config, const em_layout *layout, int rank, const em_matrix *blocks, int64_t T,
                          const float *const *x, em_compute compute, em_inputs *inputs, float *logits);
-
-/* The rows of the vocabulary that a rank holds. */
-em_range em_embedding_held(const em_layout *layout, int rank);
 
 #ifdef __cplusplus
 }

@@ -19,7 +19,7 @@ typedef struct em_experts {
     const em_config *config;
     const em_layout *layout;
     int rank;
-    const em_cover *covers;               /* [E] how each expert's slices are summed */
+    const em_covers *covers;              /* how each expert's slices are summed */
     const em_matrix *gate;                /* [n, D] of each slice (glu) */
     const em_matrix *up;                  /* [n, D] */
     const em_matrix *down;                /* [D, n] */
@@ -32,7 +32,7 @@ typedef struct em_experts {
 /* Hears what the first-layer neurons of one slice put out: hidden [rows, neurons], for rows first_row and on. */
 typedef void em_hidden_sink(void *context, em_range neurons, int64_t first_row, int64_t rows, const float *hidden);
 
-/* rows [R], each of D, and first_row, first_output [E + 1] as in em_routing; outputs [num_outputs, D]. sink may be NULL. */
+/* rows [R], each of D, and first_row, first_output [G + 1] as in em_routing; outputs [num_outputs, D]. sink may be NULL. */
 void em_experts_run(const em_experts *experts, const int64_t *first_row, const float *const *rows,
                     const int64_t *first_output, float *outputs, em_hidden_sink *sink, void *context);
 

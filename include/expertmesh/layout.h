@@ -4,8 +4,9 @@
  *   attention unit   one query head: its rows of attn_query, its columns of attn_output
  *   FFN unit         one slice of one expert: a fixed run of its neurons; unit = expert * slices_per_expert + slice
  *   vocabulary unit  a fixed block of rows of the embedding
- * Units are cut by the model's numbers alone. Each rank owns one contiguous run of each kind, perhaps empty. Tokens lie
- * in contiguous blocks, rank by rank. Ranks may be fewer or more than units, and need not divide them. */
+ * Units are cut by the model's numbers alone. A rank may own any of them, or none; ranks may be fewer or more than units, and
+ * need not divide them. An FFN unit may have several owners (replicas), which take rows in turn by global token; every
+ * other unit has one. Tokens lie in contiguous blocks, rank by rank. */
 #ifndef EXPERTMESH_LAYOUT_H
 #define EXPERTMESH_LAYOUT_H
 
@@ -25,6 +26,36 @@ static inline int64_t em_range_size(em_range range)
     return range.end - range.begin;
 }
 
+/* The numbers of some units, ascending. Borrowed. */
+typedef struct em_units {
+    int64_t count;
+    const int64_t *unit; /* [count] */
+} em_units;
+
+/* The place of a unit among them; -1 where it is not. */
+int64_t em_units_place(em_units units, int64_t unit);
+/* How many of them, from place i on, follow each other without a gap. */
+int64_t em_units_run(em_units units, int64_t i);
+
+/* Who owns the units of one kind. */
+typedef struct em_ownership {
+    int64_t num_units;
+    int64_t
+        *first_owner; /* [num_units + 1] the owners of unit u are owner[first_owner[u]] to owner[first_owner[u + 1]] */
+    int *owner;       /* ranks, in the order in which they take rows */
+    int64_t *first_unit; /* [P + 1] the units of rank r are unit[first_unit[r]] to unit[first_unit[r + 1]] */
+    int64_t *unit;       /* ascending */
+} em_ownership;
+
+/* From the owners of each unit, in memory of malloc that passes to it; first_owner NULL: each has one. */
+em_ownership em_ownership_make(int64_t num_units, int num_ranks, int64_t *first_owner, int *owner);
+
+/* Units of a rank. Number of owners of a unit; the one of them that takes the rows of turn t. */
+em_units em_ownership_units(const em_ownership *ownership, int rank);
+int64_t em_ownership_owners(const em_ownership *ownership, int64_t unit);
+int em_ownership_owner(const em_ownership *ownership, int64_t unit, int64_t turn);
+
+/* Freed with em_layout_free. */
 typedef struct em_layout {
     int num_ranks;             /* P */
     int64_t num_q_heads;       /* H */
@@ -36,31 +67,43 @@ typedef struct em_layout {
     int64_t vocab_size;        /* V */
     int64_t vocab_block;       /* rows of the embedding in a vocabulary unit; the last may be shorter */
     int64_t vocab_blocks;
+    em_ownership heads;      /* H units, one owner each */
+    em_ownership ffn;        /* E * slices_per_expert units */
+    em_ownership vocabulary; /* vocab_blocks units, one owner each */
+    em_ownership kv_heads;   /* K; a rank holds those that its query heads need; ranks ascend */
 } em_layout;
 
+/* Contiguous runs of each kind of unit, rank by rank. */
 em_layout em_layout_make(const em_config *config, int num_ranks);
+void em_layout_free(em_layout *layout);
 
 /* The part of rank r when count things go to ranks in contiguous runs whose sizes differ by at most one; and the rank
  * that holds thing i. */
 em_range em_share(int64_t count, int num_ranks, int rank);
 int em_share_owner(int64_t count, int num_ranks, int64_t i);
 
-/* Query heads of a rank. Heads that share a key/value head stay together while P <= K. */
-em_range em_layout_heads(const em_layout *layout, int rank);
-/* Key/value heads that these need. Past P = K, neighbours may repeat one. */
-em_range em_layout_kv_heads(const em_layout *layout, int rank);
+/* Query heads of a rank; the key/value heads that these need, which ranks may repeat. */
+em_units em_layout_heads(const em_layout *layout, int rank);
+em_units em_layout_kv_heads(const em_layout *layout, int rank);
 /* The rank that counts as the owner of a key/value head: the lowest that holds it. */
 int em_layout_kv_owner(const em_layout *layout, int64_t kv_head);
 
-/* FFN units of a rank; the slices of one expert among them; the experts of which it owns any slice. */
-em_range em_layout_ffn_units(const em_layout *layout, int rank);
-em_range em_layout_slices(const em_layout *layout, int rank, int64_t expert);
-em_range em_layout_experts(const em_layout *layout, int rank);
+/* FFN units of a rank; how many experts it owns any slice of. */
+em_units em_layout_ffn_units(const em_layout *layout, int rank);
+int64_t em_layout_num_experts(const em_layout *layout, int rank);
+/* The rank that counts as the owner of an FFN unit, whose other owners repeat it: the first of them. */
+int em_layout_ffn_owner(const em_layout *layout, int64_t unit);
 /* Neurons of a slice of an expert. */
 em_range em_layout_neurons(const em_layout *layout, int64_t slice);
 
-/* Vocabulary units of a rank, the rows of one unit, and the rank that holds a token's row. */
-em_range em_layout_vocab_units(const em_layout *layout, int rank);
+/* An expert takes rows in turns: the row of a token whose number in the run is t has turn t mod em_layout_turns. Of each slice
+ * the owner number (turn mod its owners) takes it. The turns are as many as the most owners that a slice of it has. */
+int64_t em_layout_turns(const em_layout *layout, int64_t expert);
+
+/* Vocabulary units of a rank, and how many rows of the embedding they are; the rows of one unit, and the rank that holds
+ * a token's row. */
+em_units em_layout_vocab_units(const em_layout *layout, int rank);
+int64_t em_layout_vocab_held(const em_layout *layout, int rank);
 em_range em_layout_vocab_rows(const em_layout *layout, int64_t unit);
 int em_layout_vocab_owner(const em_layout *layout, int64_t token);
 

@@ -36,10 +36,10 @@ typedef struct em_model {
     em_config config;
     em_layout layout;
     em_weights weights;
-    em_cover head_cover;    /* how the heads' outputs are summed */
-    em_cover *expert_cover; /* [E] how each expert's slices are */
-    em_compute compute;     /* how products are computed */
-    em_inputs *inputs;      /* [2 + query heads here] rows packed for products */
+    em_cover head_cover;     /* how the heads' outputs are summed */
+    em_covers expert_covers; /* how each expert's slices are */
+    em_compute compute;      /* how products are computed */
+    em_inputs *inputs;       /* [2 + query heads here] rows packed for products */
     em_room room[EM_NUM_ROOMS];
     em_shared *x;     /* [T_r, D] norms of the residual, read by the owners of heads, experts and vocabulary */
     em_shared *parts; /* what goes home: rows of the embedding, the heads' sums, the experts' outputs, in turn with x */

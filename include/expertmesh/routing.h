@@ -23,30 +23,27 @@ em_exchange *em_plan_gather(MPI_Comm comm, const em_layout *layout, int64_t T, c
 /* Partial sums of every token home to its owner: from [nodes here, T, D] to [all nodes, T_r, D], for em_tree_finish. */
 em_exchange *em_plan_sum_home(MPI_Comm comm, const em_layout *layout, int64_t T, const em_cover *cover);
 
-/* The plans of one routed batch. A key is token * S + choice. Read any field; change none. */
+/* The plans of one routed batch. A key is token * S + choice; g is a group of em_covers, G of them. Read any field; change
+ * none. */
 typedef struct em_routing {
-    int64_t num_experts;   /* E */
+    int64_t num_groups;    /* G */
     int64_t num_rows;      /* R, rows that arrive here; may be 0 */
-    int64_t *first_row;    /* [E + 1] rows of expert e here: first_row[e] to first_row[e + 1], by key */
+    int64_t *first_row;    /* [G + 1] rows of group g here: first_row[g] to first_row[g + 1], by key */
     int32_t *row_key;      /* [R] the (token, choice) that a row belongs to */
-    int64_t num_outputs;   /* rows that the experts here produce: [nodes here of e, rows of e, D], expert by expert */
-    int64_t *first_output; /* [E + 1] */
+    int64_t num_outputs;   /* rows that the experts here produce: [nodes here of g, rows of g, D], group by group */
+    int64_t *first_output; /* [G + 1] */
     int64_t *outputs;      /* [P] what every rank's num_outputs is */
     int64_t num_parts;     /* rows that come home: for each own key its nodes, in tree order */
     int64_t *first_part;   /* [T_r * S + 1] */
-    int32_t *own_expert;   /* [T_r * S] the expert of each own key */
+    int64_t *own_group;    /* [T_r * S] the group of each own key */
     em_exchange *dispatch; /* from x [T_r, D] to rows [R, D] */
     em_exchange *combine;  /* from outputs [num_outputs, D] to parts [num_parts, D] */
 } em_routing;
 
-/* covers [E]: how each expert's slices are summed (em_expert_covers). expert [T, S]: everyone's choices. */
-em_routing *em_routing_make(MPI_Comm comm, const em_layout *layout, const em_cover *covers, int64_t T, int64_t S,
-                            const int32_t *expert);
+/* first_token: the number in the run of the batch's first token. expert [T, S]: everyone's choices. */
+em_routing *em_routing_make(MPI_Comm comm, const em_layout *layout, const em_covers *covers, int64_t first_token,
+                            int64_t T, int64_t S, const int32_t *expert);
 void em_routing_free(em_routing *routing);
-
-/* The summing of each expert's slices over the ranks [E], and of the heads. Freed with em_cover_free, and free. */
-em_cover *em_expert_covers(const em_layout *layout);
-em_cover em_head_cover(const em_layout *layout);
 
 #ifdef __cplusplus
 }

@@ -2,9 +2,9 @@
  *
  * Floating-point addition is not associative, so a sum over units keeps its bits only where its order is fixed. The order
  * here is a balanced binary tree over the unit index: the node [a,b) is the sum of its halves, split at a + (b-a)/2. A
- * rank that owns a run of units sums the largest nodes inside its run; whoever finishes adds up the nodes of all ranks
- * along the same tree. Advantage: a rank sends at most 2 log2(n) partial sums instead of one a unit, mostly just one or
- * two. Cost: up to log2(n) buffers while a rank sums its leaves. */
+ * rank sums the largest nodes of which it owns all leaves; whoever finishes adds up the nodes of all ranks along the same
+ * tree. Advantage: a rank that owns a run of units sends at most 2 log2(n) partial sums instead of one a unit, mostly just
+ * one or two. Cost: up to log2(n) buffers while a rank sums its leaves; a rank whose units lie scattered sends more. */
 #ifndef EXPERTMESH_TREE_H
 #define EXPERTMESH_TREE_H
 
@@ -13,12 +13,6 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/* Most nodes that a run can fall into: two at each of 31 levels. */
-enum { EM_TREE_MAX_NODES = 62 };
-
-/* The largest nodes of the tree over [0, num_leaves) inside run, left to right. Returns how many (0 for an empty run). */
-int em_tree_cover(int64_t num_leaves, em_range run, em_range nodes[EM_TREE_MAX_NODES]);
 
 /* Writes the value of leaf i, count numbers, to out. */
 typedef void em_leaf(void *context, int64_t i, float *out);
@@ -33,16 +27,41 @@ int em_tree_depth(em_range node); /* levels below it */
 const float *em_tree_finish(int64_t num_leaves, const em_range *nodes, int64_t count, const float *const *part,
                             float *sum);
 
-/* The nodes in which the units [0, num_leaves) arrive when run[r] is what rank r owns: all ranks' covers in order. */
+/* The nodes in which the units [0, num_leaves) arrive when owner[u], of num_ranks, is the rank of unit u: the largest of
+ * which one rank owns all leaves. */
 typedef struct em_cover {
     int num_nodes;
-    em_range *node;  /* [num_nodes] */
-    int *rank;       /* [num_nodes] who sums it */
-    int *first_node; /* [P + 1] the nodes of rank r are first_node[r] to first_node[r + 1] */
+    em_range *node; /* [num_nodes] left to right */
+    int *rank;      /* [num_nodes] who sums it */
+    int *place;     /* [num_nodes] which of that rank's nodes it is, from 0, left to right */
 } em_cover;
 
-em_cover em_cover_make(int64_t num_leaves, int num_ranks, const em_range *run);
+em_cover em_cover_make(int64_t num_leaves, int num_ranks, const int *owner);
 void em_cover_free(em_cover *cover);
+
+/* How many of the nodes a rank sums. */
+int em_cover_count(const em_cover *cover, int rank);
+
+/* How the slices of each expert are summed over the ranks: a cover for each turn in which it takes rows (layout.h). An
+ * expert in one of its turns is a group: rows of one group go to the same ranks and come home in the same nodes. */
+typedef struct em_covers {
+    int64_t num_experts; /* E */
+    int64_t num_groups;  /* E, where no expert has replicas */
+    int64_t *first;      /* [E + 1] the groups of expert e are first[e] to first[e + 1], turn by turn */
+    em_cover *cover;     /* [num_groups] */
+} em_covers;
+
+em_covers em_expert_covers(const em_layout *layout);
+void em_covers_free(em_covers *covers);
+
+/* The group of a row: of an expert, and of a token by its number in the run. */
+static inline int64_t em_covers_group(const em_covers *covers, int64_t expert, int64_t token)
+{
+    return covers->first[expert] + token % (covers->first[expert + 1] - covers->first[expert]);
+}
+
+/* The summing of the heads. Freed with em_cover_free. */
+em_cover em_head_cover(const em_layout *layout);
 
 #ifdef __cplusplus
 }

@@ -135,20 +135,20 @@ static void measure_batch(em_bench *bench, em_shared *x, em_shared *parts)
 {
     int64_t S = bench->config.num_selected_experts, E = bench->config.num_experts, T = bench->tokens;
     em_layout layout = em_layout_make(&bench->config, bench->num_ranks);
-    em_cover *covers = em_expert_covers(&layout);
+    em_covers covers = em_expert_covers(&layout);
     int32_t *expert = em_alloc(T * S, sizeof *expert);
     int64_t *own = em_alloc(bench->num_ranks, sizeof *own);
     for (int64_t key = 0; key < T * S; key++) expert[key] = (int32_t)(key % E);
     for (int r = 0; r < bench->num_ranks; r++) own[r] = em_range_size(em_layout_tokens(&layout, T, r));
-    em_routing *routing = em_routing_make(bench->comm, &layout, covers, T, S, expert);
+    em_routing *routing = em_routing_make(bench->comm, &layout, &covers, 0, T, S, expert);
     way ways[2];
     open_way(bench, &ways[0], routing->dispatch, x, own);
     open_way(bench, &ways[1], routing->combine, parts, routing->outputs);
     measure(bench, ways);
     for (int i = 0; i < 2; i++) close_way(&ways[i]);
     em_routing_free(routing);
-    for (int64_t e = 0; e < E; e++) em_cover_free(&covers[e]);
-    free(covers);
+    em_covers_free(&covers);
+    em_layout_free(&layout);
     free(expert);
     free(own);
 }

@@ -196,6 +196,7 @@ static bool load_once(em_bench *bench, em_series *seconds, em_status *status)
     else
         em_bench_stop(bench, start);
     em_weights_free(&weights);
+    em_layout_free(&layout);
     em_source_close(&source);
     return em_agree(bench->comm, status);
 }

@@ -3,7 +3,6 @@
  * The limits are probed anew before each run, for a shared machine changes. */
 #include "bench.h"
 
-#include "expertmesh/embedding.h"
 #include "expertmesh/generate.h"
 
 #include <malloc.h>
@@ -60,10 +59,10 @@ static double largest_buffer(const em_model *m, int64_t T, const int64_t *load)
 {
     int64_t D = m->config.emb_size, S = m->config.num_selected_experts, rows = 0, outputs = 0, parts = 0, most;
     int64_t own = em_range_size(em_layout_tokens(&m->layout, T, m->rank));
-    int nodes = m->head_cover.first_node[m->rank + 1] - m->head_cover.first_node[m->rank];
+    int nodes = em_cover_count(&m->head_cover, m->rank);
     for (int64_t e = 0; e < m->config.num_experts; e++) {
-        const em_cover *cover = &m->expert_cover[e];
-        int here = cover->first_node[m->rank + 1] - cover->first_node[m->rank];
+        const em_cover *cover = &m->expert_covers.cover[m->expert_covers.first[e]];
+        int here = em_cover_count(cover, m->rank);
         rows += here > 0 ? load[e] : 0;
         outputs += here * load[e];
         parts = cover->num_nodes > parts ? cover->num_nodes : parts;
@@ -75,8 +74,8 @@ static double largest_buffer(const em_model *m, int64_t T, const int64_t *load)
                        outputs * D,
                        own * S * parts * D,
                        own * D,
-                       em_range_size(em_embedding_held(&m->layout, m->rank)),
-                       T * m->config.key_size * em_range_size(em_layout_heads(&m->layout, m->rank))};
+                       em_layout_vocab_held(&m->layout, m->rank),
+                       T * m->config.key_size * em_layout_heads(&m->layout, m->rank).count};
     most = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) most = sizes[i] > most ? sizes[i] : most;
     return (double)most * sizeof(float);

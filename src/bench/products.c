@@ -15,13 +15,15 @@ em_shapes em_shapes_of(const em_config *c)
     enum { MOST_BLOCKS = 64 }; /* of any vocabulary */
     int64_t blocks = layout.vocab_blocks < MOST_BLOCKS ? layout.vocab_blocks : MOST_BLOCKS;
     int64_t attention = c->num_q_heads + 2 * c->num_kv_heads, n = layout.slice_size, D = c->emb_size;
+    int64_t block = layout.vocab_block;
+    em_layout_free(&layout);
     return (em_shapes){
         EM_MOST_SHAPES,
         {{"query, key, value", attention, c->key_size, D},
          {"a head's attn_output", 1, D, c->key_size},
          {c->ffn_kind == EM_FFN_GLU ? "a slice's gate, up" : "a slice's up", c->ffn_kind == EM_FFN_GLU ? 2 : 1, n, D},
          {"a slice's down", 1, D, n},
-         {"output blocks", blocks, layout.vocab_block, D}}};
+         {"output blocks", blocks, block, D}}};
 }
 
 /* A shape many times over, in memory that a storage's shapes share. */

@@ -398,6 +398,7 @@ static void run_source(const em_call *call, const em_source *source, const em_ba
             em_model_close(&model);
         }
         free(weights);
+        em_layout_free(&layout);
     }
     free((void *)request.layers);
     free((void *)request.tokens);
