@@ -4,7 +4,6 @@
 #include "../table.h"
 #include "expertmesh/version.h"
 
-#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -131,7 +130,8 @@ static bool is_words(int column)
     return column < WHAT_IT_IS || column == 7 || column >= 9;
 }
 
-void em_figures_table(const em_figures *figures, FILE *out)
+/* Freed by the caller. */
+static em_table *table_of(const em_figures *figures)
 {
     char sides[COLUMNS + 1] = "";
     for (int c = 0; c < COLUMNS; c++) sides[c] = is_words(c) ? 'l' : 'r';
@@ -141,55 +141,42 @@ void em_figures_table(const em_figures *figures, FILE *out)
         for (int c = 0; c < COLUMNS; c++) {
             cell text;
             const char *shown = text_of(&figures->figure[i], c, text);
-            em_table_cell(table, "%s", shown[0] ? shown : "-");
+            if (shown[0])
+                em_table_cell(table, "%s", shown);
+            else
+                em_table_none(table);
         }
+    return table;
+}
+
+void em_figures_table(const em_figures *figures, FILE *out)
+{
+    em_table *table = table_of(figures);
     em_table_print(table, out);
     em_table_free(table);
 }
 
 void em_figures_csv(const em_figures *figures, FILE *out)
 {
-    for (int c = 0; c < COLUMNS; c++) fprintf(out, "%s%c", columns[c], c + 1 < COLUMNS ? ',' : '\n');
-    for (int i = 0; i < figures->count; i++)
-        for (int c = 0; c < COLUMNS; c++) {
-            cell text;
-            const char *shown = text_of(&figures->figure[i], c, text), *quote = strchr(shown, ',') ? "\"" : "";
-            fprintf(out, "%s%s%s%c", quote, shown, quote, c + 1 < COLUMNS ? ',' : '\n');
-        }
-}
-
-static void add_column(cJSON *object, const em_figure *figure, int column)
-{
-    cell text;
-    const char *shown = text_of(figure, column, text);
-    if (!shown[0])
-        cJSON_AddNullToObject(object, columns[column]);
-    else if (is_words(column))
-        cJSON_AddStringToObject(object, columns[column], shown);
-    else
-        cJSON_AddRawToObject(object, columns[column], shown);
+    em_table *table = table_of(figures);
+    em_table_csv(table, out);
+    em_table_free(table);
 }
 
 void em_figures_json(const em_figures *figures, int ranks, int threads, FILE *out)
 {
     em_machine_text text;
-    cJSON *all = cJSON_CreateObject();
-    cJSON_AddStringToObject(all, "version", EM_VERSION " (" EM_GIT_REVISION ")");
-    cJSON_AddStringToObject(all, "processor", em_processor(text));
-    cJSON_AddStringToObject(all, "date", em_now(text));
-    cJSON_AddNumberToObject(all, "ranks", ranks);
-    cJSON_AddNumberToObject(all, "threads", threads);
-    cJSON *list = cJSON_AddArrayToObject(all, "figures");
-    for (int i = 0; i < figures->count; i++) {
-        cJSON *object = cJSON_CreateObject();
-        for (int c = 0; c < COLUMNS; c++) add_column(object, &figures->figure[i], c);
-        cJSON_AddItemToArray(list, object);
-    }
-    char *printed = cJSON_Print(all);
-    if (!printed) em_die("no memory for the figures as JSON");
-    fprintf(out, "%s\n", printed);
-    cJSON_free(printed);
-    cJSON_Delete(all);
+    em_table *table = table_of(figures);
+    fprintf(out, "{\n  \"version\": ");
+    em_json_text(EM_VERSION " (" EM_GIT_REVISION ")", out);
+    fprintf(out, ",\n  \"processor\": ");
+    em_json_text(em_processor(text), out);
+    fprintf(out, ",\n  \"date\": ");
+    em_json_text(em_now(text), out);
+    fprintf(out, ",\n  \"ranks\": %d,\n  \"threads\": %d,\n  \"figures\": ", ranks, threads);
+    em_table_json(table, "  ", out);
+    fprintf(out, "\n}\n");
+    em_table_free(table);
 }
 
 const char *em_processor(em_machine_text text)

@@ -2,6 +2,7 @@
 #include "commands.h"
 
 #include "../bench/bench.h"
+#include "../book.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -17,13 +18,11 @@ static const em_option options[] = {
     {"generate", "N", "tokens that follow it, one at a time (32)", 0},
     {"memory", "MB", "read this much where rates of memory are measured; several times the caches (1536)", 0},
     {"folder", "DIR", "where files are written and removed ($TMPDIR, or here)", 0},
-    {"output", "FORM", "print csv or json, not a table", 'o'},
+    {"output", "csv|json", "print this, not a table", 'o'},
     {NULL, NULL, NULL, 0},
 };
 
 const char *const em_bench_groups[EM_NUM_BENCH_GROUPS] = {"limits", "products", "model", "exchange", "files"};
-
-typedef enum output_form { TABLE, CSV, JSON } output_form;
 
 static bool add_group(const char *word, bool *groups, em_status *status)
 {
@@ -51,16 +50,6 @@ static bool read_groups(const em_call *call, bool *groups, em_status *status)
         text = text[length] == ',' ? text + length + 1 : NULL;
     }
     return true;
-}
-
-static bool read_form(const em_call *call, output_form *form, em_status *status)
-{
-    const char *text = em_option_value(call, "output");
-    *form = TABLE;
-    if (!text) return true;
-    *form = strcmp(text, "csv") == 0 ? CSV : JSON;
-    if (*form == CSV || strcmp(text, "json") == 0) return true;
-    return em_fail(status, EM_USAGE, "--output: \"%s\" is not csv or json", text);
 }
 
 /* One layer of Grok-1 with a small vocabulary, where nothing else is said. */
@@ -117,7 +106,7 @@ static bool agree_on_machine(em_bench *bench, int64_t threads, em_status *status
     return true;
 }
 
-static bool read_options(const em_call *call, em_bench *bench, output_form *form, em_status *status)
+static bool read_options(const em_call *call, em_bench *bench, em_output *form, em_status *status)
 {
     enum { MOST_TOKENS = 1 << 20, MOST_MEMORY = 1 << 24 };
     int64_t runs, threads, memory;
@@ -126,8 +115,8 @@ static bool read_options(const em_call *call, em_bench *bench, output_form *form
         !em_option_whole(call, "threads", 1, EM_MOST_THREADS, 0, &threads, status) ||
         !em_option_whole(call, "tokens", 1, MOST_TOKENS, 256, &bench->tokens, status) ||
         !em_option_whole(call, "generate", 1, MOST_TOKENS, 32, &bench->generated, status) ||
-        !em_option_whole(call, "memory", 1, MOST_MEMORY, 1536, &memory, status) || !read_form(call, form, status) ||
-        !read_model(call, bench, status) || !find_folder(call, bench, status))
+        !em_option_whole(call, "memory", 1, MOST_MEMORY, 1536, &memory, status) ||
+        !em_output_read(call, form, status) || !read_model(call, bench, status) || !find_folder(call, bench, status))
         return false;
     bench->runs = (int)runs;
     bench->memory = memory << 20;
@@ -144,21 +133,21 @@ static void run_groups(em_bench *bench, em_status *status)
     if (!status->code && wanted[EM_BENCH_FILES]) em_bench_files(bench, status);
 }
 
-static void print(const em_bench *bench, output_form form)
+static void print(const em_bench *bench, em_output form)
 {
     em_machine_text processor, now;
-    if (form == TABLE)
+    if (form == EM_OUTPUT_WORDS)
         printf("%s, %d rank%s of %d thread%s, %s\n\n", em_processor(processor), bench->num_ranks,
                bench->num_ranks == 1 ? "" : "s", bench->threads, bench->threads == 1 ? "" : "s", em_now(now));
-    if (form == TABLE) em_figures_table(&bench->figures, stdout);
-    if (form == CSV) em_figures_csv(&bench->figures, stdout);
-    if (form == JSON) em_figures_json(&bench->figures, bench->num_ranks, bench->threads, stdout);
+    if (form == EM_OUTPUT_WORDS) em_figures_table(&bench->figures, stdout);
+    if (form == EM_OUTPUT_CSV) em_figures_csv(&bench->figures, stdout);
+    if (form == EM_OUTPUT_JSON) em_figures_json(&bench->figures, bench->num_ranks, bench->threads, stdout);
 }
 
 static void run(const em_call *call, em_status *status)
 {
     em_bench bench = {.comm = call->comm, .rank = call->rank, .num_ranks = call->num_ranks};
-    output_form form;
+    em_output form;
     if (!read_options(call, &bench, &form, status)) return;
     run_groups(&bench, status);
     if (!status->code && bench.rank == 0) print(&bench, form);
