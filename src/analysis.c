@@ -244,8 +244,13 @@ static void add_outputs(em_activity *a, int64_t expert, int64_t token, const flo
 
 bool em_activity_read(em_activity *activity, const em_view *view, int64_t layer, em_status *status)
 {
+    return em_activity_sample(activity, view, layer, em_view_tokens(view, layer), status);
+}
+
+bool em_activity_sample(em_activity *activity, const em_view *view, int64_t layer, int64_t most, em_status *status)
+{
     int64_t tokens = em_view_tokens(view, layer), S = view->config.num_selected_experts, F = view->config.ffn_size;
-    int64_t block = block_of(S * F), size;
+    int64_t count = least(most, tokens), block = count < tokens ? 1 : block_of(S * F), size;
     *activity = (em_activity){0};
     if (!em_view_need(view, EM_FFN_HIDDEN, status)) return false;
     int32_t *expert = read_choices(view, layer, status);
@@ -253,11 +258,12 @@ bool em_activity_read(em_activity *activity, const em_view *view, int64_t layer,
     open_activity(activity, view);
     float *output = em_alloc(least(block, tokens) * S * F, sizeof *output);
     bool good = true;
-    for (int64_t t = 0; good && t < tokens; t += size) {
-        size = least(block, tokens - t);
+    for (int64_t i = 0; good && i < count; i += size) {
+        int64_t t = count < tokens ? i * tokens / count : i;
+        size = least(block, count - i);
         good = em_view_read(view, EM_FFN_HIDDEN, layer, t, size, output, status);
-        for (int64_t i = 0; good && i < size * S; i++)
-            add_outputs(activity, expert[t * S + i], t + i / S, output + i * F);
+        for (int64_t k = 0; good && k < size * S; k++)
+            add_outputs(activity, expert[t * S + k], t + k / S, output + k * F);
     }
     free(output);
     free(expert);

@@ -130,6 +130,7 @@ static int64_t axis_size(const em_view *view, em_axis axis)
         [EM_AXIS_SOURCE_RANK] = view->num_ranks,
         [EM_AXIS_RANK] = view->num_ranks,
         [EM_AXIS_PHASE] = view->num_phases,
+        [EM_AXIS_MEMORY] = EM_NUM_MEMORIES,
     };
     return size[axis];
 }
@@ -326,10 +327,10 @@ bool em_view_read(const em_view *view, em_quantity quantity, int64_t layer, int6
 bool em_view_read_layer(const em_view *view, em_quantity quantity, int64_t layer, void *out, em_status *status)
 {
     const em_dataset *data = &view->data[quantity];
-    bool seconds = quantity == EM_PHASE_SECONDS || quantity == EM_OUTER_SECONDS;
+    bool at_end = quantity == EM_PHASE_SECONDS || quantity == EM_OUTER_SECONDS || quantity == EM_MEMORY_BYTES;
     bool layered = em_quantities[quantity].axis[0] == EM_AXIS_LAYER;
     if (!em_view_need(view, quantity, status)) return false;
-    if (seconds && !view->complete)
+    if (at_end && !view->complete)
         return em_fail(status, EM_BAD_DATA,
                        "%s: %s is not written: a run writes it at its end, and this trace is not complete",
                        em_view_path(view), em_quantities[quantity].name);

@@ -107,6 +107,9 @@ typedef struct em_activity {
 } em_activity;
 
 bool em_activity_read(em_activity *activity, const em_view *view, int64_t layer, em_status *status);
+
+/* The same of `most` tokens, evenly apart, where there are more. */
+bool em_activity_sample(em_activity *activity, const em_view *view, int64_t layer, int64_t most, em_status *status);
 void em_activity_free(em_activity *activity);
 
 typedef struct em_expert_activity {

@@ -60,8 +60,8 @@ bool em_view_read(const em_view *view, em_quantity quantity, int64_t layer, int6
                   em_status *status);
 
 /* The whole of one layer of a quantity without tokens, int64_t or double: dispatch_rows, expert_load, phase_seconds; of
- * outer_seconds all. What a run has not counted yet reads as 0. Seconds are written at the end of a run: before that they
- * are EM_BAD_DATA. */
+ * outer_seconds and memory_bytes all. What a run has not counted yet reads as 0. Seconds and memory are written at the end
+ * of a run: before that they are EM_BAD_DATA. */
 bool em_view_read_layer(const em_view *view, em_quantity quantity, int64_t layer, void *out, em_status *status);
 
 /* An attribute of the file, as a text or as digits, freed with free; NULL where it has none. */
