@@ -38,6 +38,9 @@ test|iproute2        |hosts made of network namespaces     |command ip          
 run |python3-h5py    |looking at a trace from Python       |python h5py                                      |py-h5py    |h5py
 test|python3-xarray  |reading a trace with named axes      |python xarray                                    |py-xarray  |xarray
 test|python3-h5netcdf|lets xarray open HDF5                |python h5netcdf                                  |py-h5netcdf|h5netcdf
+test|slurm-wlm      |a SLURM to submit the job scripts to |command slurmctld /usr/sbin/slurmctld            |slurm      |Slurm
+test|munge          |how the parts of SLURM know another  |command munged /usr/sbin/munged                  |munge      |munge
+test|gnuplot-nox    |plots of the scaling jobs            |command gnuplot                                  |gnuplot    |gnuplot
 test|shellcheck      |checks the shell scripts             |command shellcheck                               |shellcheck |ShellCheck
 TABLE
 }
