@@ -132,6 +132,16 @@ void em_batch_add_next(em_batch *batch, int32_t token, int32_t sequence, int32_t
     end_sequence(batch);
 }
 
+em_batch em_batch_of(int64_t N, const int64_t *end, const int32_t *token)
+{
+    em_batch batch = {0};
+    for (int64_t s = 0; s < N; s++) {
+        while (batch.num_tokens < end[s]) add_token(&batch, token[batch.num_tokens]);
+        end_sequence(&batch);
+    }
+    return batch;
+}
+
 em_batch em_batch_slice(const em_batch *batch, int64_t begin, int64_t end)
 {
     em_batch slice = {0};

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -56,6 +57,24 @@ bool em_bulk_write(const em_bulk *bulk, const em_dataset *dataset, int64_t width
         good = write_bytes(bulk, dataset, dataset->offset + ((row + i) * width + col) * size, (size_t)(length * size),
                            (const char *)data + i * stride * size, status);
     return good;
+}
+
+bool em_bulk_check(const em_bulk *bulk, const em_dataset *dataset, int64_t begin, int64_t bytes, const void *data,
+                   em_status *status)
+{
+    enum { PIECE = 1 << 20 };
+    char *found = em_alloc(PIECE, 1);
+    bool same = true;
+    for (int64_t at = 0; same && at < bytes;) {
+        size_t some = bytes - at < PIECE ? (size_t)(bytes - at) : PIECE;
+        ssize_t got = pread(bulk->file, found, some, (off_t)(dataset->offset + begin + at));
+        if (got < 0 && errno == EINTR) continue;
+        same = got > 0 && memcmp(found, (const char *)data + at, (size_t)got) == 0;
+        at += got > 0 ? got : 0;
+    }
+    free(found);
+    return same ||
+           em_fail(status, EM_CANNOT_WRITE, "%s: %s does not read back as it was written", bulk->path, dataset->name);
 }
 
 bool em_bulk_close(em_bulk *bulk, em_status *status)

@@ -77,17 +77,45 @@ const float *em_cache_values(const em_cache *cache, int64_t layer, int64_t seque
     return values(cache, layer, sequence, kv_head);
 }
 
+/* Keys and values k, v [C] of one position. */
+static void set_position(em_cache *cache, int64_t layer, int64_t sequence, int64_t kv_head, int64_t position,
+                         const float *k, const float *v)
+{
+    int64_t C = cache->key_size, room = em_cache_room(cache, sequence);
+    float *key = keys(cache, layer, sequence, kv_head) + position / EM_PANEL * C * EM_PANEL + position % EM_PANEL;
+    float *value = values(cache, layer, sequence, kv_head) + position * EM_PANEL;
+    for (int64_t c = 0; c < C; c++) {
+        key[c * EM_PANEL] = k[c];
+        value[c / EM_PANEL * room * EM_PANEL + c % EM_PANEL] = v[c];
+    }
+}
+
 void em_cache_put(em_cache *cache, int64_t layer, const em_batch *step, const float *k, const float *v)
 {
     int64_t C = cache->key_size;
     for (int64_t t = 0; t < step->num_tokens; t++)
-        for (int64_t h = 0; h < cache->kv_heads; h++, k += C, v += C) {
-            int64_t sequence = step->sequence[t], position = step->position[t];
-            float *key = keys(cache, layer, sequence, h) + position / EM_PANEL * C * EM_PANEL + position % EM_PANEL;
-            float *value = values(cache, layer, sequence, h) + position * EM_PANEL;
-            for (int64_t c = 0; c < C; c++) {
-                key[c * EM_PANEL] = k[c];
-                value[c / EM_PANEL * em_cache_room(cache, sequence) * EM_PANEL + c % EM_PANEL] = v[c];
-            }
+        for (int64_t h = 0; h < cache->kv_heads; h++, k += C, v += C)
+            set_position(cache, layer, step->sequence[t], h, step->position[t], k, v);
+}
+
+void em_cache_get(const em_cache *cache, int64_t layer, int64_t sequence, int64_t kv_head, int64_t count, float *k,
+                  float *v)
+{
+    int64_t C = cache->key_size, room = em_cache_room(cache, sequence);
+    for (int64_t position = 0; position < count; position++) {
+        const float *key = keys(cache, layer, sequence, kv_head) + position / EM_PANEL * C * EM_PANEL;
+        const float *value = values(cache, layer, sequence, kv_head) + position * EM_PANEL;
+        for (int64_t c = 0; c < C; c++) {
+            k[position * C + c] = key[c * EM_PANEL + position % EM_PANEL];
+            v[position * C + c] = value[c / EM_PANEL * room * EM_PANEL + c % EM_PANEL];
         }
+    }
+}
+
+void em_cache_set(em_cache *cache, int64_t layer, int64_t sequence, int64_t kv_head, int64_t count, const float *k,
+                  const float *v)
+{
+    for (int64_t position = 0; position < count; position++)
+        set_position(cache, layer, sequence, kv_head, position, k + position * cache->key_size,
+                     v + position * cache->key_size);
 }

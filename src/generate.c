@@ -41,16 +41,57 @@ typedef struct em_telling {
     em_profile *profile;
     const em_listener *listener;
     em_cache cache;
-    int64_t rows;    /* tokens run so far */
-    int64_t *chosen; /* [num_sequences] tokens chosen so far */
-    int32_t *newest; /* [num_sequences] the last of them */
-    bool *ended;     /* [num_sequences] */
+    em_state state;
+    bool stopped; /* by the keeper */
 } em_telling;
+
+int64_t em_state_length(const em_state *state, const em_batch *prompts, int64_t sequence)
+{
+    int64_t length = prompt_length(prompts, sequence), run = state->rows - prompts->first_token[sequence];
+    if (state->chosen[sequence] > 0) return length + state->chosen[sequence] - 1;
+    return run < 0 ? 0 : run < length ? run : length;
+}
+
+static int32_t newest_of(const em_telling *telling, int64_t sequence)
+{
+    const em_state *state = &telling->state;
+    return state->token[sequence * telling->generation->count + state->chosen[sequence] - 1];
+}
+
+static bool has_ended(const em_telling *telling, int64_t sequence)
+{
+    const em_generation *g = telling->generation;
+    return telling->state.chosen[sequence] == g->count || newest_of(telling, sequence) == g->stop_token;
+}
+
+/* Token number `place` that was chosen after a prompt. */
+static void tell_token(const em_telling *telling, int64_t sequence, int64_t place)
+{
+    const em_listener *listener = telling->listener;
+    if (listener->token)
+        listener->token(listener->token_context, sequence, prompt_length(telling->prompts, sequence) + place,
+                        telling->state.token[sequence * telling->generation->count + place]);
+}
+
+/* In the order in which they were chosen. */
+static void tell_again(const em_telling *telling)
+{
+    bool more = true;
+    for (int64_t place = 0; more; place++) {
+        more = false;
+        for (int64_t s = 0; s < telling->prompts->num_sequences; s++) {
+            if (telling->state.chosen[s] <= place) continue;
+            tell_token(telling, s, place);
+            more = true;
+        }
+    }
+}
 
 static void choose_next(em_telling *telling, int64_t sequence, const em_outcome *outcome, int64_t run)
 {
     const em_generation *g = telling->generation;
-    int64_t position = prompt_length(telling->prompts, sequence) + telling->chosen[sequence];
+    int64_t place = telling->state.chosen[sequence]++;
+    int64_t position = prompt_length(telling->prompts, sequence) + place;
     int32_t token = outcome->token[run * EM_NUM_BEST];
     if (g->sampling.temperature > 0) {
         if (telling->model->rank == 0) {
@@ -59,10 +100,8 @@ static void choose_next(em_telling *telling, int64_t sequence, const em_outcome 
         }
         em_exchange_share(telling->model->comm, (int64_t)sizeof token, &token);
     }
-    telling->newest[sequence] = token;
-    telling->chosen[sequence]++;
-    telling->ended[sequence] = token == g->stop_token || telling->chosen[sequence] == g->count;
-    if (telling->listener->token) telling->listener->token(telling->listener->token_context, sequence, position, token);
+    telling->state.token[sequence * g->count + place] = token;
+    tell_token(telling, sequence, place);
 }
 
 /* Layers of one step, told as a part of all steps of the prompts. */
@@ -82,11 +121,11 @@ static bool run_step(em_telling *telling, const em_batch *tokens, part_of_prompt
                      em_status *status)
 {
     em_step step = {.tokens = tokens,
-                    .first_row = telling->rows,
+                    .first_row = telling->state.rows,
                     .all_scores = telling->generation->count > 0 && telling->generation->sampling.temperature > 0};
     bool good = em_model_step(telling->model, &step, &telling->cache, telling->trace, telling->profile, outcome,
                               part ? tell_part : NULL, part, status);
-    telling->rows += tokens->num_tokens;
+    telling->state.rows += tokens->num_tokens;
     return good;
 }
 
@@ -98,12 +137,22 @@ static void keep_outcome(em_outcome *after, int64_t sequence, const em_outcome *
     memcpy(after->logit + sequence * EM_NUM_BEST, outcome->logit + run * EM_NUM_BEST, sizeof(float[EM_NUM_BEST]));
 }
 
-static bool run_prompts(em_telling *telling, em_outcome *after, em_status *status)
+/* Before each step. False, too, where the run is to stop here. */
+static bool goes_on(em_telling *telling, em_status *status)
+{
+    const em_keeper *keeper = telling->listener->keeper;
+    return !keeper || (keeper->between(keeper->context, &telling->state, &telling->cache, telling->trace,
+                                       telling->profile, &telling->stopped, status) &&
+                       !telling->stopped);
+}
+
+static bool run_prompts(em_telling *telling, em_status *status)
 {
     const em_batch *prompts = telling->prompts;
     int64_t chunk = chunk_of(prompts, telling->generation);
     bool good = true;
-    for (int64_t begin = 0, end; good && begin < prompts->num_tokens; begin = end) {
+    for (int64_t begin = telling->state.rows, end; good && begin < prompts->num_tokens; begin = end) {
+        if (!goes_on(telling, status)) return false;
         end = begin + chunk < prompts->num_tokens ? begin + chunk : prompts->num_tokens;
         em_batch part = em_batch_slice(prompts, begin, end);
         em_outcome outcome = {0};
@@ -113,7 +162,7 @@ static bool run_prompts(em_telling *telling, em_outcome *after, em_status *statu
         for (int64_t run = 0; good && run < part.num_sequences; run++) {
             int64_t last = part.first_token[run + 1] - 1, sequence = part.sequence[last];
             if (part.position[last] + 1 < prompt_length(prompts, sequence)) continue;
-            keep_outcome(after, sequence, &outcome, run);
+            keep_outcome(&telling->state.after, sequence, &outcome, run);
             if (telling->generation->count > 0) choose_next(telling, sequence, &outcome, run);
         }
         em_outcome_free(&outcome);
@@ -127,9 +176,9 @@ static em_batch next_tokens(const em_telling *telling)
 {
     em_batch step = {0};
     for (int64_t s = 0; s < telling->prompts->num_sequences; s++)
-        if (!telling->ended[s])
-            em_batch_add_next(&step, telling->newest[s], (int32_t)s,
-                              (int32_t)(prompt_length(telling->prompts, s) + telling->chosen[s] - 1));
+        if (!has_ended(telling, s))
+            em_batch_add_next(&step, newest_of(telling, s), (int32_t)s,
+                              (int32_t)(prompt_length(telling->prompts, s) + telling->state.chosen[s] - 1));
     return step;
 }
 
@@ -140,7 +189,7 @@ static bool run_generated(em_telling *telling, em_status *status)
         em_batch step = next_tokens(telling);
         em_outcome outcome = {0};
         more = step.num_tokens > 0;
-        if (more) good = run_step(telling, &step, NULL, &outcome, status);
+        if (more) good = goes_on(telling, status) && run_step(telling, &step, NULL, &outcome, status);
         for (int64_t run = 0; good && run < step.num_tokens; run++)
             choose_next(telling, step.sequence[run], &outcome, run);
         em_outcome_free(&outcome);
@@ -156,18 +205,30 @@ static void open_telling(em_telling *telling)
         capacity[s] = prompt_length(telling->prompts, s) + generated_rows(telling->generation);
     em_cache_open(&telling->cache, &telling->model->config, &telling->model->layout, telling->model->rank, N, capacity,
                   em_generation_extent(telling->prompts, telling->generation).lasting);
-    telling->chosen = em_zeroed(N, sizeof *telling->chosen);
-    telling->newest = em_zeroed(N, sizeof *telling->newest);
-    telling->ended = em_zeroed(N, sizeof *telling->ended);
+    telling->state = (em_state){.chosen = em_zeroed(N, sizeof(int64_t)),
+                                .token = em_zeroed(N * telling->generation->count, sizeof(int32_t)),
+                                .after = {.num_sequences = N,
+                                          .token = em_zeroed(N * EM_NUM_BEST, sizeof(int32_t)),
+                                          .logit = em_zeroed(N * EM_NUM_BEST, sizeof(float))}};
     free(capacity);
 }
 
+/* The outcome is the caller's. */
 static void close_telling(em_telling *telling)
 {
     em_cache_close(&telling->cache);
-    free(telling->chosen);
-    free(telling->newest);
-    free(telling->ended);
+    free(telling->state.chosen);
+    free(telling->state.token);
+}
+
+/* From where an earlier run stood, if there is one. */
+static bool begin(em_telling *telling, em_status *status)
+{
+    const em_keeper *keeper = telling->listener->keeper;
+    if (!keeper || !keeper->begin) return true;
+    if (!keeper->begin(keeper->context, &telling->state, &telling->cache, telling->profile, status)) return false;
+    tell_again(telling);
+    return true;
 }
 
 bool em_generate(em_model *model, const em_batch *prompts, const em_generation *generation, em_trace *trace,
@@ -179,15 +240,15 @@ bool em_generate(em_model *model, const em_batch *prompts, const em_generation *
                           .trace = trace,
                           .profile = profile,
                           .listener = listener};
-    int64_t N = prompts->num_sequences;
-    *after = (em_outcome){.num_sequences = N,
-                          .token = em_zeroed(N * EM_NUM_BEST, sizeof(int32_t)),
-                          .logit = em_zeroed(N * EM_NUM_BEST, sizeof(float))};
     open_telling(&telling);
-    bool good = run_prompts(&telling, after, status);
+    bool good = begin(&telling, status) && run_prompts(&telling, status);
     if (good && generation->count > 0) good = run_generated(&telling, status);
-    if (good) good = em_trace_finish(trace, profile, telling.rows, status);
-    *rows = telling.rows;
+    if (telling.stopped)
+        good = em_trace_stop(trace, profile, status);
+    else if (good)
+        good = em_trace_finish(trace, profile, telling.state.rows, status);
+    *after = telling.state.after;
+    *rows = telling.state.rows;
     close_telling(&telling);
     return good;
 }

@@ -44,6 +44,7 @@ static const em_tiles *const tiles_of[EM_NUM_ISAS] = {
 /* One process, one set, one number of threads; 0: not yet said. */
 static const em_tiles *tiles;
 static em_isa in_use;
+static em_isa best = EM_NUM_ISAS - 1; /* that may be chosen */
 static int threads;
 static em_scratch *scratch; /* [threads] */
 
@@ -83,7 +84,7 @@ static bool processor_has(em_isa isa)
 bool em_isa_choose(em_isa *isa, em_status *status)
 {
     const char *asked = getenv("EXPERTMESH_ISA");
-    for (int i = EM_NUM_ISAS - 1; i >= 0; i--) {
+    for (int i = (int)best; i >= 0; i--) {
         *isa = (em_isa)i;
         if (tiles_of[i] && (!asked || strcmp(asked, isa_names[i]) == 0) && processor_has(*isa)) return true;
     }
@@ -92,6 +93,28 @@ bool em_isa_choose(em_isa *isa, em_status *status)
                    "EXPERTMESH_ISA is \"%s\", but this processor and program have no such set (of plain, "
                    "avx2, avx512, amx)",
                    asked);
+}
+
+bool em_isa_fix(em_isa isa)
+{
+    const char *asked = getenv("EXPERTMESH_ISA");
+    best = isa;
+    return tiles_of[isa] && (!asked || strcmp(asked, isa_names[isa]) == 0) && processor_has(isa);
+}
+
+const char *em_isa_name(em_isa isa)
+{
+    return isa_names[isa];
+}
+
+bool em_isa_parse(const char *name, em_isa *isa)
+{
+    for (int i = 0; i < EM_NUM_ISAS; i++)
+        if (strcmp(name, isa_names[i]) == 0) {
+            *isa = (em_isa)i;
+            return true;
+        }
+    return false;
 }
 
 void em_isa_use(em_isa isa)

@@ -179,6 +179,20 @@ void em_options_default(em_call *call, const char *name, const char *value)
     if (!call->value[i]) call->value[i] = value;
 }
 
+void em_options_set(em_call *call, const char *name, const char *value)
+{
+    call->value[place_of_name(call, name)] = value;
+}
+
+bool em_option_at(const em_call *call, int place, char name[40], const char **value)
+{
+    option_list list = list_options(call->command);
+    if (place >= list.count) return false;
+    snprintf(name, 40, "%s", name_of(&list, place));
+    *value = call->value[place];
+    return true;
+}
+
 bool em_option_whole(const em_call *call, const char *name, int64_t least, int64_t most, int64_t fallback,
                      int64_t *value, em_status *status)
 {

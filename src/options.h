@@ -14,7 +14,7 @@ typedef struct em_option {
 } em_option;
 
 enum { EM_MOST_THREADS = 1024 }; /* of a rank */
-enum { EM_MAX_OPTIONS = 48, EM_MAX_ARGUMENTS = 3 };
+enum { EM_MAX_OPTIONS = 96, EM_MAX_ARGUMENTS = 3 };
 
 typedef struct em_command em_command;
 
@@ -57,6 +57,10 @@ const char *em_option_value(const em_call *call, const char *name);
 
 /* Where the user gave no such option: as if he had given this. value is borrowed. */
 void em_options_default(em_call *call, const char *name, const char *value);
+/* In any case: as if he had given this; NULL: no such option. */
+void em_options_set(em_call *call, const char *name, const char *value);
+/* The options of a command by place from 0, with their values (NULL: not given); false past the last. */
+bool em_option_at(const em_call *call, int place, char name[40], const char **value);
 
 /* Its value as a number: whole, from least to most, or finite; fallback where it is not given. */
 bool em_option_whole(const em_call *call, const char *name, int64_t least, int64_t most, int64_t fallback,

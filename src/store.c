@@ -518,18 +518,38 @@ typedef struct name_list {
     int count, room;
 } name_list;
 
-static herr_t keep_dataset(hid_t object, const char *name, const H5O_info_t *info, void *context)
+static void keep_name(name_list *list, char *name)
 {
-    name_list *list = context;
-    (void)object;
-    if (info->type != H5O_TYPE_DATASET) return 0;
     if (list->count == list->room) {
         int room = list->room > 0 ? 2 * list->room : 64;
         list->name = em_grow(list->name, list->count, room, sizeof(char *));
         list->room = room;
     }
-    list->name[list->count++] = em_text("/%s", name);
+    list->name[list->count++] = name;
+}
+
+static herr_t keep_dataset(hid_t object, const char *name, const H5O_info_t *info, void *context)
+{
+    (void)object;
+    if (info->type == H5O_TYPE_DATASET) keep_name(context, em_text("/%s", name));
     return 0;
+}
+
+static herr_t keep_attribute(hid_t object, const char *name, const H5A_info_t *info, void *context)
+{
+    (void)object;
+    (void)info;
+    keep_name(context, em_text("%s", name));
+    return 0;
+}
+
+char **em_store_attributes(em_store *store, const char *object, int *count)
+{
+    name_list list = {0};
+    H5Aiterate_by_name(store->file, object, H5_INDEX_NAME, H5_ITER_INC, NULL, keep_attribute, &list, H5P_DEFAULT);
+    H5Eclear2(H5E_DEFAULT);
+    *count = list.count;
+    return list.name;
 }
 
 char **em_store_list(em_store *store, int *count)

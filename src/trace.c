@@ -49,7 +49,7 @@ static bool open_file(em_trace *trace, const char *path, em_status *status)
 }
 
 /* With everything that was put in it, and on the disk. */
-static bool close_file(em_trace *trace, em_status *status)
+bool em_trace_close_file(em_trace *trace, em_status *status)
 {
     em_writer_drain(trace->writer, status);
     em_writer_stop(trace->writer);
@@ -58,7 +58,7 @@ static bool close_file(em_trace *trace, em_status *status)
     return status->code == EM_OK;
 }
 
-static void put_count(em_trace *trace, const em_dataset *counter, int64_t count)
+void em_trace_put_count(em_trace *trace, const em_dataset *counter, int64_t count)
 {
     em_writer_put(trace->writer, counter, 1, 0, 1, 0, 1, &count, 1);
 }
@@ -76,9 +76,9 @@ static void create_file(em_trace *trace, const em_trace_request *request, const 
     char *partial = em_text("%s.partial", trace->path);
     if (em_trace_create_structure(trace, partial, request, status) && open_file(trace, partial, status)) {
         em_bulk_reserve(&trace->bulk, status);
-        put_count(trace, &trace->run_id, trace->id);
+        em_trace_put_count(trace, &trace->run_id, trace->id);
         put_tokens(trace, prompts, 0);
-        close_file(trace, status);
+        em_trace_close_file(trace, status);
     }
     if (status->code == EM_OK && rename(partial, trace->path) != 0)
         em_fail(status, EM_CANNOT_WRITE, "%s: cannot be renamed to %s: %s", partial, trace->path, strerror(errno));
@@ -87,10 +87,10 @@ static void create_file(em_trace *trace, const em_trace_request *request, const 
 }
 
 /* What a request keeps, without a file. Freed with em_trace_free. */
-static em_trace *new_trace(const em_trace_request *request, const em_config *config, int num_ranks)
+em_trace *em_trace_new(const em_trace_request *request, const em_config *config, int num_ranks)
 {
     em_trace *trace = em_zeroed(1, sizeof *trace);
-    trace->num_ranks = num_ranks;
+    trace->num_ranks = trace->places = num_ranks;
     trace->path = em_text("%s", request->path);
     trace->wanted = request->wanted;
     trace->config = *config;
@@ -119,7 +119,7 @@ static int64_t bytes_of(const em_trace *trace)
 
 int64_t em_trace_bytes(const em_trace_request *request, const em_config *config, int num_ranks)
 {
-    em_trace *trace = new_trace(request, config, num_ranks);
+    em_trace *trace = em_trace_new(request, config, num_ranks);
     int64_t bytes = bytes_of(trace);
     em_trace_free(trace);
     return bytes;
@@ -150,27 +150,30 @@ static void open_same_file(em_trace *trace, em_status *status)
                 trace->path, trace->rank);
 }
 
+bool em_trace_open_alike(em_trace *trace, em_status *status)
+{
+    if (!em_agree(trace->comm, status)) return false;
+    MPI_Bcast(trace->data, (int)sizeof trace->data, MPI_BYTE, 0, trace->comm);
+    MPI_Bcast(&trace->run_id, (int)sizeof trace->run_id, MPI_BYTE, 0, trace->comm);
+    MPI_Bcast(&trace->id, 1, MPI_INT64_T, 0, trace->comm);
+    MPI_Bcast(&trace->places, 1, MPI_INT, 0, trace->comm);
+    open_same_file(trace, status);
+    return em_agree(trace->comm, status);
+}
+
 em_trace *em_trace_create(MPI_Comm comm, const em_trace_request *request, const em_config *config,
                           const em_batch *prompts, em_status *status)
 {
     int num_ranks;
     MPI_Comm_size(comm, &num_ranks);
-    em_trace *trace = new_trace(request, config, num_ranks);
+    em_trace *trace = em_trace_new(request, config, num_ranks);
     trace->comm = comm;
     trace->queue = em_trace_queue(request, config, num_ranks);
     MPI_Comm_rank(comm, &trace->rank);
     if (trace->rank == 0) getrandom(&trace->id, sizeof trace->id, 0);
     if (trace->rank == 0 && em_output_check(request->path, request->force, status))
         create_file(trace, request, prompts, status);
-    bool good = em_agree(comm, status);
-    if (good) {
-        MPI_Bcast(trace->data, (int)sizeof trace->data, MPI_BYTE, 0, comm);
-        MPI_Bcast(&trace->run_id, (int)sizeof trace->run_id, MPI_BYTE, 0, comm);
-        MPI_Bcast(&trace->id, 1, MPI_INT64_T, 0, comm);
-        open_same_file(trace, status);
-        good = em_agree(comm, status);
-    }
-    if (good) return trace;
+    if (em_trace_open_alike(trace, status)) return trace;
     em_trace_free(trace);
     return NULL;
 }
@@ -213,8 +216,10 @@ void em_trace_put(em_trace *trace, em_quantity quantity, int64_t layer, int64_t 
 void em_trace_exchange(em_trace *trace, int64_t layer, const int64_t *dispatch_rows, const int64_t *expert_load)
 {
     if (!trace || trace->layer_place[layer] < 0) return;
-    int64_t P = trace->num_ranks, E = trace->config.num_experts, place = trace->layer_place[layer];
-    em_writer_put(trace->writer, &trace->data[EM_DISPATCH_ROWS], P, place * P + trace->rank, 1, 0, P, dispatch_rows, P);
+    int64_t P = trace->places, E = trace->config.num_experts, place = trace->layer_place[layer];
+    if (trace->num_ranks == trace->places)
+        em_writer_put(trace->writer, &trace->data[EM_DISPATCH_ROWS], P, place * P + trace->rank, 1, 0, P, dispatch_rows,
+                      P);
     if (trace->rank == 0) em_writer_put(trace->writer, &trace->data[EM_EXPERT_LOAD], E, place, 1, 0, E, expert_load, E);
 }
 
@@ -237,7 +242,7 @@ static void count_passed(em_trace *trace, int64_t passed)
 {
     int count = 0;
     for (; count < trace->num_due && trace->due[count].mark <= passed; count++)
-        put_count(trace, trace->due[count].counter, trace->due[count].value);
+        em_trace_put_count(trace, trace->due[count].counter, trace->due[count].value);
     trace->num_due -= count;
     memmove(trace->due, trace->due + count, (size_t)trace->num_due * sizeof *trace->due);
 }
@@ -253,7 +258,7 @@ static bool agree_passed(em_trace *trace, em_status *status)
 }
 
 /* How many of the first rows are kept. */
-static int64_t kept_of(const em_trace *trace, int64_t rows)
+int64_t em_trace_kept_of(const em_trace *trace, int64_t rows)
 {
     int64_t kept = 0;
     for (int64_t i = 0; i < rows; i++) kept += trace->token_place[i] >= 0;
@@ -264,7 +269,8 @@ void em_trace_step(em_trace *trace, const em_batch *tokens, int64_t first_row)
 {
     if (!trace || trace->rank != 0) return;
     count_later(trace, &trace->layers_done, 0);
-    count_later(trace, &trace->step_tokens, kept_of(trace, first_row + tokens->num_tokens) - kept_of(trace, first_row));
+    count_later(trace, &trace->step_tokens,
+                em_trace_kept_of(trace, first_row + tokens->num_tokens) - em_trace_kept_of(trace, first_row));
     put_tokens(trace, tokens, first_row);
 }
 
@@ -281,8 +287,16 @@ bool em_trace_step_done(em_trace *trace, int64_t rows, em_status *status)
     if (!trace) return true;
     trace->marks = em_writer_mark(trace->writer);
     count_later(trace, &trace->step_tokens, 0);
-    count_later(trace, &trace->tokens_done, kept_of(trace, rows));
+    count_later(trace, &trace->tokens_done, em_trace_kept_of(trace, rows));
     return agree_passed(trace, status);
+}
+
+bool em_trace_drain(em_trace *trace, em_status *status)
+{
+    em_writer_drain(trace->writer, status);
+    if (!agree_passed(trace, status)) return false;
+    em_writer_drain(trace->writer, status); /* the counts */
+    return em_agree(trace->comm, status);
 }
 
 /* ---- the end ---- */
@@ -317,28 +331,10 @@ static void blank_rows(em_trace *trace, em_quantity quantity, int64_t first, int
     free(blank);
 }
 
-static void put_seconds(em_trace *trace, const em_profile *profile)
-{
-    int64_t P = trace->num_ranks, width = P * EM_NUM_PHASES, col = trace->rank * EM_NUM_PHASES;
-    for (int64_t layer = 0; layer < profile->num_layers; layer++)
-        if (trace->layer_place[layer] >= 0)
-            em_writer_put(trace->writer, &trace->data[EM_PHASE_SECONDS], width, trace->layer_place[layer], 1, col,
-                          EM_NUM_PHASES, profile->seconds + layer * EM_NUM_PHASES, EM_NUM_PHASES);
-    em_writer_put(trace->writer, &trace->data[EM_OUTER_SECONDS], width, 0, 1, col, EM_NUM_PHASES,
-                  profile->seconds + profile->num_layers * EM_NUM_PHASES, EM_NUM_PHASES);
-}
-
-static void put_memory(em_trace *trace)
-{
-    int64_t bytes[EM_NUM_MEMORIES] = {[EM_MEMORY_WEIGHTS] = trace->weights_bytes, [EM_MEMORY_PEAK] = em_memory_peak()};
-    em_writer_put(trace->writer, &trace->data[EM_MEMORY_BYTES], EM_NUM_MEMORIES, trace->rank, 1, 0, EM_NUM_MEMORIES,
-                  bytes, EM_NUM_MEMORIES);
-}
-
 /* What a run that ended early did not reach. */
 static void blank_rest(em_trace *trace, int64_t rows)
 {
-    int64_t first = kept_of(trace, rows);
+    int64_t first = em_trace_kept_of(trace, rows);
     for (em_quantity q = 0; trace->rank == 0 && first < trace->kept_tokens && q < EM_NUM_QUANTITIES; q++)
         if (em_trace_keeps(trace, q) && has_tokens(q)) blank_rows(trace, q, first, trace->kept_tokens);
 }
@@ -346,12 +342,10 @@ static void blank_rest(em_trace *trace, int64_t rows)
 bool em_trace_finish(em_trace *trace, const em_profile *profile, int64_t rows, em_status *status)
 {
     if (!trace) return true;
-    em_writer_drain(trace->writer, status);
-    if (!agree_passed(trace, status)) return false; /* that every step is whole: now it is counted */
+    if (!em_trace_drain(trace, status)) return false; /* every step is whole: now it is counted */
     blank_rest(trace, rows);
-    put_seconds(trace, profile);
-    put_memory(trace);
-    close_file(trace, status);
+    em_trace_put_profile(trace, profile);
+    em_trace_close_file(trace, status);
     if (!em_agree(trace->comm, status)) return false;
     if (trace->rank == 0) {
         em_store *store = em_store_reopen(trace->path, status);

@@ -11,20 +11,13 @@ int64_t em_trace_axis_size(const em_trace *trace, em_axis axis)
 {
     const em_config *c = &trace->config;
     const int64_t size[EM_NUM_AXES] = {
-        [EM_AXIS_LAYER] = trace->kept_layers,
-        [EM_AXIS_TOKEN] = trace->kept_tokens,
-        [EM_AXIS_EMB] = c->emb_size,
-        [EM_AXIS_Q_HEAD] = c->num_q_heads,
-        [EM_AXIS_KV_HEAD] = c->num_kv_heads,
-        [EM_AXIS_HEAD_DIM] = c->key_size,
-        [EM_AXIS_EXPERT] = c->num_experts,
-        [EM_AXIS_CHOICE] = c->num_selected_experts,
-        [EM_AXIS_NEURON] = c->ffn_size,
-        [EM_AXIS_VOCAB] = c->vocab_size,
-        [EM_AXIS_SOURCE_RANK] = trace->num_ranks,
-        [EM_AXIS_RANK] = trace->num_ranks,
-        [EM_AXIS_PHASE] = EM_NUM_PHASES,
-        [EM_AXIS_MEMORY] = EM_NUM_MEMORIES,
+        [EM_AXIS_LAYER] = trace->kept_layers,  [EM_AXIS_TOKEN] = trace->kept_tokens,
+        [EM_AXIS_EMB] = c->emb_size,           [EM_AXIS_Q_HEAD] = c->num_q_heads,
+        [EM_AXIS_KV_HEAD] = c->num_kv_heads,   [EM_AXIS_HEAD_DIM] = c->key_size,
+        [EM_AXIS_EXPERT] = c->num_experts,     [EM_AXIS_CHOICE] = c->num_selected_experts,
+        [EM_AXIS_NEURON] = c->ffn_size,        [EM_AXIS_VOCAB] = c->vocab_size,
+        [EM_AXIS_SOURCE_RANK] = trace->places, [EM_AXIS_RANK] = trace->places,
+        [EM_AXIS_PHASE] = EM_NUM_PHASES,       [EM_AXIS_MEMORY] = EM_NUM_MEMORIES,
     };
     return size[axis];
 }
@@ -124,6 +117,9 @@ bool em_trace_create_structure(em_trace *trace, const char *path, const em_trace
            add_counter(store, "step_tokens", "tokens of the step at hand; they follow the first tokens_done",
                        &trace->step_tokens, status) &&
            add_counter(store, "tokens_done", "tokens, in the order they were run, that are whole in every quantity",
-                       &trace->tokens_done, status);
+                       &trace->tokens_done, status) &&
+           add_counter(store, "stopped", "1: the run was stopped after a checkpoint, and can go on", &trace->stopped,
+                       status) &&
+           add_counter(store, "resumes", "how often the run went on from a checkpoint", &trace->resumes, status);
     return em_store_close(store, status) && good;
 }

@@ -15,6 +15,7 @@ typedef struct due_count {
 struct em_trace {
     MPI_Comm comm; /* borrowed */
     int rank, num_ranks;
+    int places; /* of the axes of ranks: num_ranks, or those of the run that made the trace */
     char *path;
     uint32_t wanted;
     em_config config;
@@ -23,7 +24,7 @@ struct em_trace {
     int64_t *layer_place; /* [L] where a layer is kept; -1: not */
     int64_t *token_place; /* [rows] */
     em_dataset data[EM_NUM_QUANTITIES];
-    em_dataset run_id, layers_done, step_tokens, tokens_done;
+    em_dataset run_id, layers_done, step_tokens, tokens_done, stopped, resumes;
     int64_t id; /* a random number, by which the ranks know that they write to one file */
     em_bulk bulk;
     em_writer *writer;
@@ -34,6 +35,26 @@ struct em_trace {
     due_count *due; /* on rank 0, in order; the first num_due */
     int num_due, room;
 };
+
+/* What a request keeps, without a file, for a run of so many ranks. Freed with em_trace_free. */
+em_trace *em_trace_new(const em_trace_request *request, const em_config *config, int num_ranks);
+
+/* The file as rank 0 knows it, for all: where everything lies; and open it everywhere. Collective, agreed. */
+bool em_trace_open_alike(em_trace *trace, em_status *status);
+
+/* How many of the first rows are kept. */
+int64_t em_trace_kept_of(const em_trace *trace, int64_t rows);
+
+void em_trace_put_count(em_trace *trace, const em_dataset *counter, int64_t count);
+
+/* All that was put is written and counted. Collective, agreed. */
+bool em_trace_drain(em_trace *trace, em_status *status);
+
+/* The times and the memory of all ranks; and, where the axes of ranks are of another length, their dispatched rows. Collective. */
+void em_trace_put_profile(em_trace *trace, const em_profile *profile);
+
+/* With everything that was put in it, and on the disk. */
+bool em_trace_close_file(em_trace *trace, em_status *status);
 
 /* Places along an axis of this trace. */
 int64_t em_trace_axis_size(const em_trace *trace, em_axis axis);

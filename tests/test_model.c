@@ -48,7 +48,7 @@ static void run_on(MPI_Comm comm, const setting *s, const em_batch *batch, const
     em_model model;
     em_status status = {0};
     int64_t rows;
-    em_listener listener = {keep_token, NULL, told, NULL};
+    em_listener listener = {.token = keep_token, .token_context = told};
     memset(told, 0, sizeof *told);
     em_source_generate(&source, s->config, 5, s->storage);
     CU_ASSERT(

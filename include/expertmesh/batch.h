@@ -29,6 +29,9 @@ bool em_batch_add_tokens(em_batch *batch, const char *text, const char *source, 
 /* Add the prompts of a file, one a line, as text or as tokens; blank lines are passed over. */
 bool em_batch_add_file(em_batch *batch, const char *path, bool as_text, em_status *status);
 
+/* N prompts of these tokens; prompt s ends before token end[s]. */
+em_batch em_batch_of(int64_t N, const int64_t *end, const int32_t *token);
+
 /* Tokens [begin, end) of a batch as a batch of their own, which runs of sequences they fall into and where they stood.
  * One token more of a sequence, as a run of its own. */
 em_batch em_batch_slice(const em_batch *batch, int64_t begin, int64_t end);

@@ -37,6 +37,13 @@ int64_t em_cache_bytes(const em_config *config, const em_layout *layout, int ran
 /* Keep a step's keys (after RoPE) and values k, v [T, Kr*C] of one layer. */
 void em_cache_put(em_cache *cache, int64_t layer, const em_batch *step, const float *k, const float *v);
 
+/* The first `count` positions of a sequence in one layer, of one of this rank's heads: keys and values k, v [count, C], out of
+ * the cache and back into it. */
+void em_cache_get(const em_cache *cache, int64_t layer, int64_t sequence, int64_t kv_head, int64_t count, float *k,
+                  float *v);
+void em_cache_set(em_cache *cache, int64_t layer, int64_t sequence, int64_t kv_head, int64_t count, const float *k,
+                  const float *v);
+
 /* The room that a sequence has, in positions; the panels of one of its heads: keys [positions / 16, C, 16], values
  * [value_panels, positions, 16]. */
 int64_t em_cache_room(const em_cache *cache, int64_t sequence);

@@ -56,6 +56,11 @@ typedef enum em_isa { EM_ISA_PLAIN, EM_ISA_AVX2, EM_ISA_AVX512, EM_ISA_AMX, EM_N
 /* The best set that this processor has, or the one that the environment variable EXPERTMESH_ISA names (plain, avx2,
  * avx512, amx). EM_USAGE when that is not here. */
 bool em_isa_choose(em_isa *isa, em_status *status);
+/* Choose this one from now on, as the ranks of a run that goes on must; false where it is not here, or not what
+ * EXPERTMESH_ISA names. */
+bool em_isa_fix(em_isa isa);
+const char *em_isa_name(em_isa isa); /* "plain", "avx2", "avx512", "amx" */
+bool em_isa_parse(const char *name, em_isa *isa);
 /* Use this one in this process from now on. Before the first call: what em_isa_choose says. */
 void em_isa_use(em_isa isa);
 em_isa em_isa_in_use(void);

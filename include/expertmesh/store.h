@@ -87,6 +87,9 @@ bool em_store_find(em_store *store, const char *name, em_dataset *dataset, em_st
 typedef char em_type_text[48];
 const char *em_store_type(em_store *store, const em_dataset *dataset, em_type_text buffer);
 
+/* The names of an object's attributes, sorted, each with free, then the list with free. */
+char **em_store_attributes(em_store *store, const char *object, int *count);
+
 /* The names of all datasets, sorted, each with free, then the list with free. */
 char **em_store_list(em_store *store, int *count);
 
@@ -114,6 +117,9 @@ bool em_bulk_reserve(const em_bulk *bulk, em_status *status);
  * rows lie `stride` numbers apart. One write where the block is contiguous in the file and in memory. */
 bool em_bulk_write(const em_bulk *bulk, const em_dataset *dataset, int64_t width, int64_t row, int64_t rows,
                    int64_t col, int64_t cols, const void *data, int64_t stride, em_status *status);
+/* Is this what the dataset holds from its byte `begin` on? For a file that was opened for reading. */
+bool em_bulk_check(const em_bulk *bulk, const em_dataset *dataset, int64_t begin, int64_t bytes, const void *data,
+                   em_status *status);
 /* Everything on the disk; then close. Some file systems tell only here that they were full. */
 bool em_bulk_close(em_bulk *bulk, em_status *status);
 

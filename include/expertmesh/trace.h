@@ -9,7 +9,11 @@
  * waiting for that, and rank 0 then counts it; a later step's counts follow the earlier's.
  * Advantage: no rank waits for another to write, nor for the disk while its queue has room, and no write passes through
  * HDF5. Cost: the size of every dataset is fixed before the run; a rank holds up to EM_TRACE_QUEUE bytes that are not yet
- * written, which a run that is killed loses; and a failed write is known at the end of the layer after which it failed. */
+ * written, which a run that is killed loses; and a failed write is known at the end of the layer after which it failed.
+ *
+ * A run that goes on from a checkpoint goes on with the trace in place: what lies past the checkpoint is written again. On
+ * another number of ranks the trace keeps the axes of ranks that it was made with, P long, and what rank r does is added at
+ * place r mod P of dispatch_rows and of the seconds, when the run ends: their sums stay true; memory_bytes has the most. */
 #ifndef EXPERTMESH_TRACE_H
 #define EXPERTMESH_TRACE_H
 
@@ -81,6 +85,26 @@ bool em_trace_step_done(em_trace *trace, int64_t rows, em_status *status);
  * token was run, the mark of a complete trace.
  * Collective, agreed. trace may be NULL. */
 bool em_trace_finish(em_trace *trace, const em_profile *profile, int64_t rows, em_status *status);
+
+/* Everything that was recorded so far is written, counted and on the disk. Collective, agreed. trace may be NULL. */
+bool em_trace_sync(em_trace *trace, em_status *status);
+
+/* The run stops here, to go on later: em_trace_sync, the times so far, and the mark of a stopped trace (`stopped` is 1, as
+ * long as the run does not go on). Collective, agreed. trace may be NULL. */
+bool em_trace_stop(em_trace *trace, const em_profile *profile, em_status *status);
+
+/* Where a run goes on: with the trace of that id (em_trace_id), after so many rows. */
+typedef struct em_trace_place {
+    int64_t id, rows;
+} em_trace_place;
+
+/* Go on with the file of an earlier run, made for the same request. Refused where it is not there (EM_NO_INPUT), of another
+ * run, or behind that place (EM_BAD_DATA). Collective; the status is agreed. NULL on failure. */
+em_trace *em_trace_resume(MPI_Comm comm, const em_trace_request *request, const em_config *config, em_trace_place place,
+                          em_status *status);
+
+/* The random number that the file holds as run_id; 0 where trace is NULL. On all ranks the same. */
+int64_t em_trace_id(const em_trace *trace);
 
 /* Local; trace may be NULL. What was not finished stays marked as incomplete. */
 void em_trace_free(em_trace *trace);

@@ -67,6 +67,10 @@ static inline const float *em_weights_common(const em_weights *weights, em_tenso
     return (const float *)em_weights_of(weights, tensor, layer)->data;
 }
 
+/* This rank's part of a sum (modulo 2^64) over all blocks of the model, each counted once, by its owner: over all ranks it
+ * is the same for the same weights on any layout, and another, but for bad luck, for others. Local; reads them once. */
+uint64_t em_weights_sum(const em_weights *weights, const em_config *config, const em_layout *layout, int rank);
+
 /* Write a random model to a file, each rank its part of every tensor, in blocks of a few megabytes. Collective; the status
  * is agreed. The file appears under its name when it is whole. progress (may be NULL) hears of bytes done by this rank. */
 bool em_weights_write(MPI_Comm comm, const em_config *config, uint64_t seed, em_storage storage, const char *path,

@@ -2,7 +2,8 @@
 #include "commands.h"
 
 #include "../summary.h"
-#include "expertmesh/generate.h"
+#include "expertmesh/signals.h"
+#include "run_again.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -32,7 +33,11 @@ static const em_option options[] = {
     {"trace-only", "NAME,...", "record only these quantities", 0},
     {"trace-layers", "0,4-7", "record only these layers", 0},
     {"trace-tokens", "0-127", "record only these tokens, counted through the batch", 0},
-    {"force", NULL, "replace the trace if it is there", 0},
+    {"checkpoint", "F", "write to this file where the run stands: on USR1, USR2, TERM, and as the next two say", 0},
+    {"checkpoint-every", "N", "after every N tokens, or, as 30min, every 30 minutes", 0},
+    {"max-hours", "H", "write a checkpoint and stop before H hours have passed", 0},
+    {"resume", "F", "go on with the run of this checkpoint", 0},
+    {"force", NULL, "replace the trace, and the checkpoint, if they are there", 0},
     {NULL, NULL, NULL, 0},
 };
 
@@ -235,27 +240,6 @@ static char *describe_weights(const em_call *call, const em_source *source)
     return em_text("random, %s", em_storage_name(storage));
 }
 
-/* Both there, and one file? */
-static bool same_file(const char *a, const char *b)
-{
-    struct stat x, y;
-    return a && b && stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
-/* A trace may replace no file that this run reads, not even by its name while it is being created. */
-static void keep_inputs(const em_call *call, const char *path, em_status *status)
-{
-    static const char *const inputs[] = {"weights", "prompt-file", "tokens-file", "config"};
-    char *partial = em_text("%s.partial", path);
-    for (int i = 0; i < 4; i++) {
-        const char *input = em_option_value(call, inputs[i]);
-        if (same_file(path, input) || same_file(partial, input))
-            em_fail(status, EM_CANNOT_WRITE, "--trace %s would replace %s, the file of --%s; it must go elsewhere",
-                    path, input, inputs[i]);
-    }
-    free(partial);
-}
-
 /* A full disk is told before the work, where the file system says what is free. */
 static void check_disk(const char *path, int64_t bytes, em_status *status)
 {
@@ -270,9 +254,10 @@ static void check_disk(const char *path, int64_t bytes, em_status *status)
     free(copy);
 }
 
-/* What to record; layers and tokens are freed by the caller. Collective: rank 0 looks at the disk. */
-static bool read_request(const em_call *call, const em_source *source, int64_t rows, em_trace_request *request,
-                         em_status *status)
+/* What to record; layers and tokens are freed by the caller. Collective: rank 0 looks at the disk, unless the file is to be
+ * there already. */
+static bool read_request(const em_call *call, const em_source *source, int64_t rows, bool resumes,
+                         em_trace_request *request, em_status *status)
 {
     static const char *const parts[] = {"trace-only", "trace-layers", "trace-tokens", "force"};
     const char *only = em_option_value(call, "trace-only"), *layers = em_option_value(call, "trace-layers");
@@ -293,8 +278,8 @@ static bool read_request(const em_call *call, const em_source *source, int64_t r
         return false;
     if (tokens && !(request->tokens = em_parse_list(tokens, rows, "--trace-tokens", &request->num_tokens, status)))
         return false;
-    if (call->rank == 0 && em_output_check(request->path, request->force, status)) {
-        keep_inputs(call, request->path, status);
+    if (call->rank == 0 && !resumes && em_output_check(request->path, request->force, status)) {
+        em_again_keep_inputs(call, "trace", request->path, status);
         check_disk(request->path, em_trace_bytes(request, &source->config, call->num_ranks), status);
     }
     return em_agree(call->comm, status);
@@ -332,28 +317,58 @@ static void print_token(void *context, int64_t sequence, int64_t position, int32
     fflush(stdout);
 }
 
-static void run_model(const em_call *call, em_model *model, const em_source *source, const em_batch *batch,
-                      const em_generation *generation, const em_trace_request *request, em_status *status)
+/* What is asked for, all read and checked. */
+typedef struct job {
+    em_again again;
+    em_batch batch;
+    em_source source;
+    em_generation generation;
+    em_manner manner;
+    em_trace_request request;
+    em_keeping keeping;
+} job;
+
+static em_trace *open_trace(const job *j, const em_model *model, em_status *status)
 {
+    if (!j->again.from) return em_trace_create(model->comm, &j->request, &j->source.config, &j->batch, status);
+    em_trace_place place = {j->again.from->trace_id, j->again.from->rows};
+    return em_trace_resume(model->comm, &j->request, &j->source.config, place, status);
+}
+
+static void print_stopped(const job *j, int64_t rows)
+{
+    printf("\nstopped: %lld of at most %lld tokens are run; it goes on with: %s run --resume %s\n", (long long)rows,
+           (long long)em_generation_rows(&j->batch, &j->generation), j->again.call.program, j->keeping.path);
+}
+
+static void run_model(job *j, em_model *model, em_status *status)
+{
+    const em_call *call = &j->again.call;
     em_trace *trace = NULL;
-    if (request->path && !(trace = em_trace_create(model->comm, request, &source->config, batch, status))) return;
+    if (j->request.path && !(trace = open_trace(j, model, status))) return;
     em_profile profile;
     em_outcome after = {0};
-    int64_t rows;
-    em_profile_open(&profile, source->config.num_layers, source->config.num_experts, model->num_ranks);
+    int64_t rows, before = j->again.from ? j->again.from->rows : 0;
+    em_profile_open(&profile, j->source.config.num_layers, j->source.config.num_experts, model->num_ranks);
     double start = MPI_Wtime();
     bool text = tokens_are_text(call);
     em_bar bar = {.what = "layers", .shown = call->rank == 0, .start = start, .last = start};
-    stream out = {.shown = call->rank == 0, .text = text, .single = batch->num_sequences == 1};
-    em_listener listener = {print_token, em_bar_update, &out, &bar};
-    if (call->rank == 0 && generation->count > 0) printf("\ngenerated:\n");
-    if (em_generate(model, batch, generation, trace, &profile, &listener, &after, &rows, status)) {
+    stream out = {.shown = call->rank == 0, .text = text, .single = j->batch.num_sequences == 1};
+    em_keeper keeper = em_keeper_of(&j->keeping);
+    em_listener listener = {.token = print_token,
+                            .progress = em_bar_update,
+                            .token_context = &out,
+                            .progress_context = &bar,
+                            .keeper = j->keeping.path ? &keeper : NULL};
+    if (call->rank == 0 && j->generation.count > 0) printf("\ngenerated:\n");
+    if (em_generate(model, &j->batch, &j->generation, trace, &profile, &listener, &after, &rows, status)) {
         double seconds = MPI_Wtime() - start;
-        if (out.shown && out.single && generation->count > 0) printf("\n");
-        em_summary_run(model, &profile, rows, seconds, stdout);
-        if (call->rank == 0) {
+        if (out.shown && out.single && j->generation.count > 0) printf("\n");
+        em_summary_run(model, &profile, rows - before, seconds, stdout);
+        if (call->rank == 0 && j->keeping.stopped) print_stopped(j, rows);
+        if (call->rank == 0 && !j->keeping.stopped) {
             em_summary_outcome(&after, text, stdout);
-            print_next_steps(call, request);
+            print_next_steps(call, &j->request);
         }
     }
     em_outcome_free(&after);
@@ -361,68 +376,116 @@ static void run_model(const em_call *call, em_model *model, const em_source *sou
     em_trace_free(trace);
 }
 
-static void run_source(const em_call *call, const em_source *source, const em_batch *batch, em_status *status)
+/* What each rank will hold, and the trace. */
+static void plan(job *j)
 {
-    em_trace_request request = {0};
-    em_generation generation = {0};
-    em_manner manner;
-    em_model model;
-    int wrong;
-    const char *prompts = batch_source(call, &wrong);
-    if (em_batch_check(batch, &source->config, prompts, wrong, status) &&
-        read_generation(call, batch, &source->config, &generation, status) && read_manner(call, &manner, status) &&
-        read_request(call, source, em_generation_rows(batch, &generation), &request, status)) {
-        em_layout layout = em_layout_make(&source->config, call->num_ranks);
-        char *weights = describe_weights(call, source);
-        request.weights = weights;
-        em_held held = em_weights_held(source, &layout, call->rank);
-        request.weights_bytes = held.owned + held.repeated;
-        if (call->rank == 0) {
-            em_summary_model(source, stdout);
-            em_bytes_text size;
-            em_summary_weights(source, &layout, stdout);
-            if (request.path)
-                printf("the trace will take %s\n",
-                       em_bytes((double)em_trace_bytes(&request, &source->config, call->num_ranks), size));
-            fflush(stdout);
-        }
-        double start = MPI_Wtime();
-        em_bar bar = {.what = source->store ? "weights read" : "weights made",
-                      .shown = call->rank == 0,
-                      .start = start,
-                      .last = start};
-        em_extent extent = em_generation_extent(batch, &generation);
-        extent.trace = em_trace_queue(&request, &source->config, call->num_ranks);
-        if (em_model_open(&model, call->comm, source, extent, manner, em_bar_update, &bar, status)) {
-            run_model(call, &model, source, batch, &generation, &request, status);
-            em_model_close(&model);
-        }
-        free(weights);
-        em_layout_free(&layout);
+    em_bytes_text size;
+    int num_ranks = j->again.call.num_ranks, rank = j->again.call.rank;
+    em_layout layout = em_layout_make(&j->source.config, num_ranks);
+    em_held held = em_weights_held(&j->source, &layout, rank);
+    j->request.weights_bytes = held.owned + held.repeated;
+    if (rank == 0) {
+        em_summary_model(&j->source, stdout);
+        em_summary_weights(&j->source, &layout, stdout);
+        if (j->request.path)
+            printf("the trace will take %s\n",
+                   em_bytes((double)em_trace_bytes(&j->request, &j->source.config, num_ranks), size));
+        fflush(stdout);
     }
-    free((void *)request.layers);
-    free((void *)request.tokens);
+    em_layout_free(&layout);
+}
+
+/* With the weights there: the same as before, where the run goes on. */
+static void run_errand(job *j, em_model *model, em_status *status)
+{
+    em_errand errand = {.model = model,
+                        .prompts = &j->batch,
+                        .generation = &j->generation,
+                        .told = j->again.told,
+                        .num_told = j->again.num_told,
+                        .command_line = j->again.call.command_line};
+    j->keeping.errand = &errand;
+    if (!j->keeping.path || em_again_check_weights(&j->again, model, &j->source, &errand.weights_sum, status))
+        run_model(j, model, status);
+}
+
+static void run_source(job *j, em_status *status)
+{
+    const em_call *call = &j->again.call;
+    em_model model;
+    char *weights = describe_weights(call, &j->source);
+    j->request.weights = weights;
+    plan(j);
+    double start = MPI_Wtime();
+    em_bar bar = {.what = j->source.store ? "weights read" : "weights made",
+                  .shown = call->rank == 0,
+                  .start = start,
+                  .last = start};
+    em_extent extent = em_generation_extent(&j->batch, &j->generation);
+    extent.trace = em_trace_queue(&j->request, &j->source.config, call->num_ranks);
+    if (em_model_open(&model, call->comm, &j->source, extent, j->manner, em_bar_update, &bar, status)) {
+        run_errand(j, &model, status);
+        em_model_close(&model);
+    }
+    free(weights);
+}
+
+/* Collective; the status is agreed. */
+static bool read_job(const em_call *given, job *j, em_status *status)
+{
+    int wrong;
+    if (!em_again_read(given, &j->again, status)) return false;
+    const em_call *call = &j->again.call;
+    const em_checkpoint *from = j->again.from;
+    const char *prompts = batch_source(call, &wrong);
+    if (from) j->batch = em_batch_slice(&from->prompts, 0, from->prompts.num_tokens);
+    if ((!from && !read_batch(call, &j->batch, status)) || !open_source(call, &j->source, status)) return false;
+    em_again_check_source(&j->again, &j->source, status);
+    return em_agree(call->comm, status) && em_batch_check(&j->batch, &j->source.config, prompts, wrong, status) &&
+           read_generation(call, &j->batch, &j->source.config, &j->generation, status) &&
+           read_manner(call, &j->manner, status) &&
+           read_request(call, &j->source, em_generation_rows(&j->batch, &j->generation), from != NULL, &j->request,
+                        status) &&
+           em_again_keeping(&j->again, &j->keeping, status);
 }
 
 static void run(const em_call *call, em_status *status)
 {
-    em_batch batch = {0};
-    em_source source = {0};
-    if (read_batch(call, &batch, status) && open_source(call, &source, status)) {
-        run_source(call, &source, &batch, status);
-        em_source_close(&source);
+    job j = {.keeping = {.start = MPI_Wtime()}};
+    if (read_job(call, &j, status)) {
+        if (j.keeping.path) em_signals_catch();
+        run_source(&j, status);
     }
-    em_batch_free(&batch);
+    free((void *)j.request.layers);
+    free((void *)j.request.tokens);
+    em_source_close(&j.source);
+    em_batch_free(&j.batch);
+    em_again_free(&j.again);
 }
 
 const em_command em_command_run = {
     .name = "run",
-    .usage = "(--weights W.h5 | --preset NAME [--seed N] [--storage TYPE]) (--prompt TEXT | ...) [--trace T.h5]",
+    .usage = "(--weights W.h5 | --preset NAME [--seed N] [--storage TYPE]) (--prompt TEXT | ...) [--trace T.h5]\n"
+             "       expertmesh run --resume F",
     .meaning = "Run one batch of prompts, spread over the ranks that mpirun started, and record a trace.",
-    .more = "Without --weights each rank makes its own part of a random model. The results are the same bits on any\n"
-            "number of ranks. Quantities for --trace-only: resid_pre resid_mid resid_post attn_q attn_k attn_v attn_z\n"
-            "attn_out ffn_in router_logits router_probs expert_indices expert_weights ffn_hidden ffn_out final_hidden\n"
-            "logits.",
+    .more =
+        "Without --weights each rank makes its own part of a random model. The results are the same bits on any\n"
+        "number of ranks. Quantities for --trace-only: resid_pre resid_mid resid_post attn_q attn_k attn_v attn_z\n"
+        "attn_out ffn_in router_logits router_probs expert_indices expert_weights ffn_hidden ffn_out final_hidden\n"
+        "logits.\n\n"
+        "With --checkpoint F, USR1 writes a checkpoint and goes on; USR2 and TERM write one, print a line that begins\n"
+        "with \"stopped:\" and end the run with exit code 0; so does --max-hours. It is answered between two steps "
+        "(of\n"
+        "prompts, too, with --prefill-chunk); a signal while weights are loaded is answered before the first. A\n"
+        "checkpoint that cannot be written leaves the one before as it was; the run goes on, or, where it was to "
+        "stop,\n"
+        "ends with exit code 73.\n"
+        "--resume F needs no other option: model, prompts and all that was recorded are as before, and the tokens and\n"
+        "the trace have the bits of a run that was never stopped. All tokens are printed, those of the earlier run\n"
+        "first. The weights and the trace may have moved (--weights, --trace); --threads, --checkpoint (without it: F\n"
+        "again), --checkpoint-every, --max-hours, the number of ranks and the layout may be others; every other "
+        "option\n"
+        "may be given as before, or left out. On other ranks the trace adds what rank r does at place r mod P.",
     .options = options,
     .takes_model = true,
     .run = run,
