@@ -253,5 +253,6 @@ bool em_checkpoint_restore(const em_checkpoint *c, const em_model *model, em_sta
         if (read_profile(c, model, shapes, profile, status)) read_heads(c, model, shapes, start, cache, status);
     }
     free(start);
+    em_clock_go_on(&profile->clock, model->comm, em_profile_seconds(profile));
     return em_agree(model->comm, status);
 }

@@ -24,6 +24,12 @@ static int64_t chunk_of(const em_batch *prompts, const em_generation *generation
     return chunk > 0 && chunk < prompts->num_tokens ? chunk : prompts->num_tokens;
 }
 
+int64_t em_generation_steps(const em_batch *prompts, const em_generation *generation)
+{
+    int64_t chunk = chunk_of(prompts, generation);
+    return (prompts->num_tokens + chunk - 1) / chunk + generated_rows(generation);
+}
+
 em_extent em_generation_extent(const em_batch *prompts, const em_generation *generation)
 {
     int64_t chunk = chunk_of(prompts, generation);
@@ -117,10 +123,21 @@ static void tell_part(void *context, double done, double all)
         part->listener->progress(part->listener->progress_context, part->before + part->share * done / all, 1);
 }
 
+/* Of the step that comes next: the prompts' steps, then one for each token that was chosen before. */
+static int64_t step_number(const em_telling *telling)
+{
+    int64_t chunk = chunk_of(telling->prompts, telling->generation), chosen = 1;
+    if (telling->state.rows < telling->prompts->num_tokens) return telling->state.rows / chunk;
+    for (int64_t s = 0; s < telling->prompts->num_sequences; s++)
+        if (telling->state.chosen[s] > chosen) chosen = telling->state.chosen[s];
+    return (telling->prompts->num_tokens + chunk - 1) / chunk + chosen - 1;
+}
+
 static bool run_step(em_telling *telling, const em_batch *tokens, part_of_prompts *part, em_outcome *outcome,
                      em_status *status)
 {
     em_step step = {.tokens = tokens,
+                    .number = step_number(telling),
                     .first_row = telling->state.rows,
                     .all_scores = telling->generation->count > 0 && telling->generation->sampling.temperature > 0};
     bool good = em_model_step(telling->model, &step, &telling->cache, telling->trace, telling->profile, outcome,

@@ -11,6 +11,8 @@ const char *const em_phase_names[EM_NUM_PHASES] = {
     [EM_PHASE_TRACE] = "trace",
 };
 
+const char *const em_field_names[EM_NUM_FIELDS] = {"begin", "end", "phase", "layer", "rows"};
+
 void em_profile_open(em_profile *profile, int64_t num_layers, int64_t num_experts, int num_ranks)
 {
     *profile = (em_profile){.num_layers = num_layers};
@@ -18,6 +20,7 @@ void em_profile_open(em_profile *profile, int64_t num_layers, int64_t num_expert
     profile->rows_sent = em_zeroed((num_layers + 1) * EM_NUM_PHASES, sizeof(int64_t));
     profile->load = em_zeroed(num_layers * num_experts, sizeof(int64_t));
     profile->dispatched = em_zeroed(num_layers * num_ranks, sizeof(int64_t));
+    profile->event = em_alloc(em_profile_room(num_layers), sizeof(em_event));
 }
 
 void em_profile_close(em_profile *profile)
@@ -26,22 +29,56 @@ void em_profile_close(em_profile *profile)
     free(profile->rows_sent);
     free(profile->load);
     free(profile->dispatched);
+    free(profile->event);
     *profile = (em_profile){0};
+}
+
+double em_profile_seconds(const em_profile *profile)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < (profile->num_layers + 1) * EM_NUM_PHASES; i++) sum += profile->seconds[i];
+    return sum;
 }
 
 void em_profile_start(em_profile *profile)
 {
     profile->mark = MPI_Wtime();
+    profile->num_events = 0;
+}
+
+static bool is(const em_event *event, int64_t layer, em_phase phase)
+{
+    return event->layer == layer && event->phase == phase;
+}
+
+/* The time from the mark until now, as an event or as more of one. */
+static void note(em_profile *profile, int64_t layer, em_phase phase, double now)
+{
+    em_event *next = profile->event + profile->num_events;
+    if (profile->num_events > 0 && is(next - 1, layer, phase)) {
+        next[-1].end = now;
+    } else if (phase == EM_PHASE_EXPERTS && profile->num_events > 1 && is(next - 1, layer, EM_PHASE_TRACE) &&
+               is(next - 2, layer, phase)) {
+        next[-2].end += now - profile->mark;
+        next[-1].begin += now - profile->mark;
+        next[-1].end = now;
+    } else {
+        if (profile->num_events == em_profile_room(profile->num_layers)) em_die("a step has too many events");
+        *next = (em_event){profile->mark, now, layer, phase, 0};
+        profile->num_events++;
+    }
 }
 
 void em_profile_lap(em_profile *profile, int64_t layer, em_phase phase)
 {
     double now = MPI_Wtime();
     profile->seconds[layer * EM_NUM_PHASES + phase] += now - profile->mark;
+    note(profile, layer, phase, now);
     profile->mark = now;
 }
 
 void em_profile_sent(em_profile *profile, int64_t layer, em_phase phase, int64_t rows)
 {
     profile->rows_sent[layer * EM_NUM_PHASES + phase] += rows;
+    profile->event[profile->num_events - 1].rows += rows; /* its lap is over */
 }

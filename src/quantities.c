@@ -148,6 +148,29 @@ const em_quantity_info em_quantities[EM_NUM_QUANTITIES] = {
                          "bytes",
                          "memory of each rank: its weights, and the most that its process held",
                          NULL},
+    [EM_STEP_ROWS] = {"step_rows", EM_TYPE_INT64, 1, {EM_AXIS_STEP}, "tokens", "tokens that the step ran", NULL},
+    [EM_EVENTS] = {"events",
+                   EM_TYPE_F64,
+                   4,
+                   {EM_AXIS_STEP, EM_AXIS_RANK, EM_AXIS_EVENT, EM_AXIS_FIELD},
+                   NULL,
+                   "what each rank did: begin and end in s of rank 0's clock since the run's start (end 0: no event); "
+                   "phase, a place on that axis; layer, -1 outside of the layers; rows that it gave to other ranks",
+                   NULL},
+    [EM_CLOCK_ERROR] = {"clock_error",
+                        EM_TYPE_F64,
+                        1,
+                        {EM_AXIS_RANK},
+                        "s",
+                        "how far a rank's times may be off from rank 0's: half the shortest way there and back",
+                        NULL},
+    [EM_CLOCK_DRIFT] = {"clock_drift",
+                        EM_TYPE_F64,
+                        1,
+                        {EM_AXIS_RANK},
+                        "s",
+                        "how far a rank's clock had gone ahead of rank 0's at the run's end since its start",
+                        NULL},
 };
 
 const em_axis_info em_axes[EM_NUM_AXES] = {
@@ -165,6 +188,9 @@ const em_axis_info em_axes[EM_NUM_AXES] = {
     [EM_AXIS_RANK] = {"rank", "MPI rank"},
     [EM_AXIS_PHASE] = {"phase", "phase of the work"},
     [EM_AXIS_MEMORY] = {"memory", "weights, or the most that the process held"},
+    [EM_AXIS_STEP] = {"step", "batch of tokens that went through the layers"},
+    [EM_AXIS_EVENT] = {"event", "what a rank did in a step, one after another"},
+    [EM_AXIS_FIELD] = {"field", "what is told of an event"},
 };
 
 const char *const em_memory_names[EM_NUM_MEMORIES] = {[EM_MEMORY_WEIGHTS] = "weights", [EM_MEMORY_PEAK] = "peak"};

@@ -393,6 +393,7 @@ bool em_model_step(em_model *model, const em_step *step, em_cache *cache, em_tra
         em_pass_output(&pass, outcome);
         good = em_trace_step_done(trace, step->first_row + step->tokens->num_tokens, status);
         em_profile_lap(profile, L, EM_PHASE_TRACE);
+        em_trace_events(trace, profile, step->number, step->tokens->num_tokens);
     }
     close_pass(&pass);
     em_stand(-1, NULL);

@@ -96,6 +96,7 @@ em_trace *em_trace_new(const em_trace_request *request, const em_config *config,
     trace->config = *config;
     trace->rows = request->rows;
     trace->weights_bytes = request->weights_bytes;
+    trace->steps = request->steps;
     trace->bulk.file = -1;
     trace->layer_place = em_alloc(config->num_layers, sizeof(int64_t));
     trace->token_place = em_alloc(request->rows, sizeof(int64_t));
@@ -299,6 +300,24 @@ bool em_trace_drain(em_trace *trace, em_status *status)
     return em_agree(trace->comm, status);
 }
 
+void em_trace_events(em_trace *trace, const em_profile *profile, int64_t step, int64_t tokens)
+{
+    if (!trace || !em_trace_keeps(trace, EM_EVENTS) || trace->rank >= trace->places) return;
+    int64_t n = profile->num_events, width = em_profile_room(profile->num_layers) * EM_NUM_FIELDS;
+    double *told = em_alloc(n * EM_NUM_FIELDS, sizeof *told), *field = told;
+    for (const em_event *e = profile->event; e < profile->event + n; e++, field += EM_NUM_FIELDS) {
+        field[EM_FIELD_BEGIN] = e->begin - profile->clock.origin;
+        field[EM_FIELD_END] = e->end - profile->clock.origin;
+        field[EM_FIELD_PHASE] = e->phase;
+        field[EM_FIELD_LAYER] = e->layer < profile->num_layers ? (double)e->layer : -1;
+        field[EM_FIELD_ROWS] = (double)e->rows;
+    }
+    em_writer_put(trace->writer, &trace->data[EM_EVENTS], width, step * trace->places + trace->rank, 1, 0,
+                  n * EM_NUM_FIELDS, told, n * EM_NUM_FIELDS);
+    if (trace->rank == 0) em_writer_put(trace->writer, &trace->data[EM_STEP_ROWS], 1, step, 1, 0, 1, &tokens, 1);
+    free(told);
+}
+
 /* ---- the end ---- */
 
 /* Has a quantity a place for each token? */
@@ -331,6 +350,16 @@ static void blank_rows(em_trace *trace, em_quantity quantity, int64_t first, int
     free(blank);
 }
 
+/* How far the ranks' clocks agreed. Collective. */
+static void put_clock(em_trace *trace, const em_clock *clock)
+{
+    if (!em_trace_keeps(trace, EM_CLOCK_ERROR)) return;
+    double drift = em_clock_drift(clock, trace->comm);
+    if (trace->rank >= trace->places) return;
+    em_writer_put(trace->writer, &trace->data[EM_CLOCK_ERROR], 1, trace->rank, 1, 0, 1, &clock->error, 1);
+    em_writer_put(trace->writer, &trace->data[EM_CLOCK_DRIFT], 1, trace->rank, 1, 0, 1, &drift, 1);
+}
+
 /* What a run that ended early did not reach. */
 static void blank_rest(em_trace *trace, int64_t rows)
 {
@@ -345,6 +374,7 @@ bool em_trace_finish(em_trace *trace, const em_profile *profile, int64_t rows, e
     if (!em_trace_drain(trace, status)) return false; /* every step is whole: now it is counted */
     blank_rest(trace, rows);
     em_trace_put_profile(trace, profile);
+    put_clock(trace, &profile->clock);
     em_trace_close_file(trace, status);
     if (!em_agree(trace->comm, status)) return false;
     if (trace->rank == 0) {

@@ -17,9 +17,9 @@ struct em_trace {
     int rank, num_ranks;
     int places; /* of the axes of ranks: num_ranks, or those of the run that made the trace */
     char *path;
-    uint32_t wanted;
+    uint64_t wanted;
     em_config config;
-    int64_t rows; /* tokens that the run may compute */
+    int64_t rows, steps; /* tokens and steps that the run may compute */
     int64_t kept_layers, kept_tokens;
     int64_t *layer_place; /* [L] where a layer is kept; -1: not */
     int64_t *token_place; /* [rows] */

@@ -11,7 +11,8 @@ import sys
 import h5py
 import numpy as np
 
-OF_MACHINE = {"phase_seconds", "outer_seconds", "memory_bytes", "dispatch_rows", "rank", "source_rank"}
+OF_MACHINE = {"phase_seconds", "outer_seconds", "memory_bytes", "dispatch_rows", "rank", "source_rank", "step_rows",
+              "events", "clock_error", "clock_drift"}
 COUNTERS = ("layers_done", "step_tokens", "tokens_done")
 wrong = []
 seen = {}

@@ -219,7 +219,7 @@ one_message ranks-init/*
 
 # ---- a disk that is full ----
 mkdir disk
-if mount -t tmpfs -o size=48k tmpfs disk 2>/dev/null; then
+if mount -t tmpfs -o size=72k tmpfs disk 2>/dev/null; then
     trap 'cd /; umount "$top/disk"; clean_up' EXIT
     larger=(--preset tiny --emb-size 96)
     for ranks in 1 3; do

@@ -100,6 +100,28 @@ def check_root(path, ranks, config_of):
         check(file["tokens_done"][()] == len(file["token"]), "tokens_done is", file["tokens_done"][()])
 
 
+def check_events(path):
+    """What each rank did when: one thing after another, and its seconds in each phase are those of the table of phases."""
+    with h5py.File(path, "r") as file:
+        begin, end, phase, layer = np.moveaxis(file["events"][..., :4], -1, 0)
+        check([word.decode() for word in file["field"]][:4] == ["begin", "end", "phase", "layer"], "fields of events")
+        there, ranks = end > 0, begin.shape[1]
+        check(there.any(axis=(0, 2)).all() and (begin[there] >= 0).all(), "events: none, or before the run")
+        for step, rank in np.ndindex(begin.shape[:2]):
+            count = there[step, rank].sum()
+            check(there[step, rank, :count].all(), "events: not the first places")
+            check((begin[step, rank, :count] <= end[step, rank, :count]).all(), "events: one ends before it begins")
+            check((begin[step, rank, 1:count] >= end[step, rank, :count - 1] - 1e-9).all(), "events: two at once")
+        for rank, place in np.ndindex(ranks, len(file["phase"])):
+            for number in [*range(len(file["layer"])), -1]:
+                of = there[:, rank] & (layer[:, rank] == number) & (phase[:, rank] == place)
+                seconds = (end - begin)[:, rank][of].sum()
+                table = file["outer_seconds"][rank, place] if number < 0 else file["phase_seconds"][number, rank, place]
+                check(abs(seconds - table) < 1e-9, f"events of rank {rank}, layer {number}, phase {place}: {seconds} s, not {table} s")
+        check(file["step_rows"][...].sum() == len(file["token"]), "step_rows: another number of tokens")
+        check((file["clock_error"][...] >= 0).all() and file["clock_error"][0] == 0, "clock_error")
+
+
 # ---- the numbers again ----
 
 class Weights:
@@ -247,6 +269,7 @@ else:
     check_names(trace_path, set(AXES))
     check_root(trace_path, 3, weights_path)
     check_memory(weights_path, trace_path)
+    check_events(trace_path)
     check_numbers(Weights(weights_path), trace_path, np.random.default_rng(5))
 print("\n".join(wrong), end="\n" if wrong else "")
 sys.exit(1 if wrong else 0)

@@ -246,7 +246,7 @@ static void test_queue(void)
     em_trace_request request = {.path = "none.h5", .rows = 2};
     CU_ASSERT(em_trace_queue(&request, &config, 1) < 8 * EM_WRITER_BLOCK);
     CU_ASSERT(em_trace_queue(&request, &config, 1) >= em_trace_bytes(&request, &config, 1));
-    request = (em_trace_request){.path = "none.h5", .rows = 1000000, .wanted = UINT32_MAX};
+    request = (em_trace_request){.path = "none.h5", .rows = 1000000, .wanted = UINT64_MAX};
     CU_ASSERT_EQUAL(em_trace_queue(&request, &config, 1), EM_TRACE_QUEUE);
     request.path = NULL;
     CU_ASSERT_EQUAL(em_trace_queue(&request, &config, 1), 0);

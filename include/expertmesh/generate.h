@@ -21,9 +21,10 @@ typedef struct em_generation {
     em_sampling sampling;
 } em_generation;
 
-/* What such a run asks of memory, and how many tokens it may compute. Pure. */
+/* What such a run asks of memory, and how many tokens it may compute, in how many steps. Pure. */
 em_extent em_generation_extent(const em_batch *prompts, const em_generation *generation);
 int64_t em_generation_rows(const em_batch *prompts, const em_generation *generation);
+int64_t em_generation_steps(const em_batch *prompts, const em_generation *generation);
 
 /* Hears of each token as it is chosen, on every rank. */
 typedef void em_token_sink(void *context, int64_t sequence, int64_t position, int32_t token);

@@ -82,6 +82,7 @@ void em_model_close(em_model *model);
 /* One step: tokens that go through the layers together. */
 typedef struct em_step {
     const em_batch *tokens; /* runs of sequences; what came before a run is in the cache */
+    int64_t number;         /* of the run's steps, from 0 */
     int64_t first_row;      /* where the trace keeps the first of them */
     bool all_scores;        /* bring the scores of the whole vocabulary home to rank 0 */
 } em_step;

@@ -1,8 +1,10 @@
-/* expertmesh/profile.h: where the time of a run went and how many rows it moved, on this rank. No MPI but its clock. */
+/* expertmesh/profile.h: where the time of a run went and how many rows it moved, on this rank. No MPI but its clock.
+ *
+ * Every lap is an event too, kept until the next step begins: what a rank did, one after another, without a gap. */
 #ifndef EXPERTMESH_PROFILE_H
 #define EXPERTMESH_PROFILE_H
 
-#include "expertmesh/base.h"
+#include "expertmesh/clock.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -25,19 +27,52 @@ typedef enum em_phase {
 
 extern const char *const em_phase_names[EM_NUM_PHASES];
 
+typedef struct em_event {
+    double begin, end; /* MPI_Wtime */
+    int64_t layer;     /* num_layers: outside of the layers */
+    em_phase phase;
+    int64_t rows; /* given to other ranks */
+} em_event;
+
+/* What a trace tells of an event, in this order. */
+typedef enum em_field {
+    EM_FIELD_BEGIN,
+    EM_FIELD_END,
+    EM_FIELD_PHASE,
+    EM_FIELD_LAYER,
+    EM_FIELD_ROWS,
+    EM_NUM_FIELDS
+} em_field;
+
+extern const char *const em_field_names[EM_NUM_FIELDS];
+
 typedef struct em_profile {
     int64_t num_layers;
     double *seconds;     /* [num_layers + 1, EM_NUM_PHASES]; the last row is what lies outside of the layers */
     int64_t *rows_sent;  /* [num_layers + 1, EM_NUM_PHASES] rows sent to other ranks, by phase */
     int64_t *load;       /* [num_layers, num_experts] rows of each expert, on all ranks the same */
     int64_t *dispatched; /* [num_layers, num_ranks] rows that this rank's dispatch sent to each, itself with them */
-    double mark;         /* when the present phase began */
+    em_event *event;     /* [num_events] of the step at hand; room for em_profile_room */
+    int64_t num_events;
+    em_clock clock; /* set by em_clock_start; zero where nobody needs the ranks' times beside each other */
+    double mark;    /* when the present phase began */
 } em_profile;
+
+/* Most events of a step. A layer has 19: what comes several times in a row is one, and so is what is written of the hidden
+ * neurons while the experts work, put at their end. */
+static inline int64_t em_profile_room(int64_t num_layers)
+{
+    enum { OF_A_LAYER = 24, OUTSIDE = 16 };
+    return num_layers * OF_A_LAYER + OUTSIDE;
+}
 
 void em_profile_open(em_profile *profile, int64_t num_layers, int64_t num_experts, int num_ranks);
 void em_profile_close(em_profile *profile);
 
-/* Start the clock; then, at the end of each phase, charge the time since the last call to it. layer num_layers: outside. */
+/* All seconds of this rank so far. */
+double em_profile_seconds(const em_profile *profile);
+
+/* Start the clock of a step; then, at the end of each phase, charge the time since the last call to it. layer num_layers: outside. */
 void em_profile_start(em_profile *profile);
 void em_profile_lap(em_profile *profile, int64_t layer, em_phase phase);
 void em_profile_sent(em_profile *profile, int64_t layer, em_phase phase, int64_t rows);

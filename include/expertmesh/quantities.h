@@ -23,6 +23,9 @@ typedef enum em_axis {
     EM_AXIS_RANK,
     EM_AXIS_PHASE,
     EM_AXIS_MEMORY,
+    EM_AXIS_STEP,
+    EM_AXIS_EVENT,
+    EM_AXIS_FIELD,
     EM_NUM_AXES
 } em_axis;
 
@@ -47,12 +50,16 @@ typedef enum em_quantity {
     EM_FFN_OUT,
     EM_FINAL_HIDDEN,
     EM_LOGITS,
-    EM_DISPATCH_ROWS, /* from here on: what happened between the ranks, always recorded */
+    EM_DISPATCH_ROWS, /* from here to EM_OUTER_SECONDS: what happened between the ranks, always recorded */
     EM_EXPERT_LOAD,
     EM_PHASE_SECONDS,
     EM_OUTER_SECONDS,
     EM_MEMORY_BYTES,
-    EM_NUM_QUANTITIES
+    EM_STEP_ROWS, /* from here on: the events, what each rank did when; chosen as one */
+    EM_EVENTS,
+    EM_CLOCK_ERROR,
+    EM_CLOCK_DRIFT,
+    EM_NUM_QUANTITIES /* at most 64: a set of them is a word of bits */
 } em_quantity;
 
 typedef struct em_quantity_info {
@@ -81,14 +88,19 @@ typedef enum em_memory {
 } em_memory;
 
 extern const char *const em_memory_names[EM_NUM_MEMORIES];
+/* Is it one of the datasets that make up the events? They are recorded together, or none of them. */
+static inline bool em_quantity_of_events(em_quantity quantity)
+{
+    return quantity >= EM_STEP_ROWS;
+}
 
 /* May a user leave it out? */
 static inline bool em_quantity_optional(em_quantity quantity)
 {
-    return quantity >= EM_RESID_PRE && quantity <= EM_LOGITS;
+    return (quantity >= EM_RESID_PRE && quantity <= EM_LOGITS) || em_quantity_of_events(quantity);
 }
 
-/* Does it differ between runs, or between numbers of ranks, of the same model? */
+/* Does it differ between runs of the same model: by time, by the number of ranks, by the steps taken? */
 static inline bool em_quantity_of_machine(em_quantity quantity)
 {
     return quantity == EM_DISPATCH_ROWS || quantity >= EM_PHASE_SECONDS;

@@ -32,12 +32,13 @@ enum { EM_TRACE_QUEUE = 256000000 };
 typedef struct em_trace_request {
     const char *path;
     bool force;            /* replace an existing file */
-    uint32_t wanted;       /* a bit a quantity; the optional ones of them may be 0 */
+    uint64_t wanted;       /* a bit a quantity; the optional ones of them may be 0 */
     const int64_t *layers; /* kept layers, ascending */
     int64_t num_layers;
     const int64_t *tokens; /* kept tokens, ascending */
     int64_t num_tokens;
     int64_t rows;          /* tokens that the run may compute in all */
+    int64_t steps;         /* and the steps in which it may do so */
     int64_t queue;         /* another bound than EM_TRACE_QUEUE; 0: that */
     const char *weights;   /* where the weights came from, in words */
     int64_t weights_bytes; /* of this rank */
@@ -80,6 +81,9 @@ void em_trace_step(em_trace *trace, const em_batch *tokens, int64_t first_row);
  * Collective, one small reduction that waits for no disk; the status is agreed. trace may be NULL. */
 bool em_trace_layer(em_trace *trace, int64_t layer, em_status *status);
 bool em_trace_step_done(em_trace *trace, int64_t rows, em_status *status);
+
+/* What this rank did in a step of so many tokens, now that it is over. Local. trace may be NULL. */
+void em_trace_events(em_trace *trace, const em_profile *profile, int64_t step, int64_t tokens);
 
 /* All is run, so many rows: wait until it is written and counted; this rank's times and memory, NaN and -1 where no
  * token was run, the mark of a complete trace.

@@ -223,8 +223,9 @@ static em_trace_request trace_everything(const em_bench *bench)
 {
     return (em_trace_request){.path = trace_file,
                               .force = true,
-                              .wanted = UINT32_MAX,
+                              .wanted = UINT64_MAX,
                               .rows = bench->tokens,
+                              .steps = 1,
                               .weights = "random",
                               .command_line = "expertmesh bench",
                               .seed = bench->seed};

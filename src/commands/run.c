@@ -153,23 +153,32 @@ static bool open_source(const em_call *call, em_source *source, em_status *statu
     return true;
 }
 
-static bool parse_quantities(const char *text, uint32_t *wanted, em_status *status)
+/* The quantities of a word of --trace-only, a bit each; 0 where there is none of this name. */
+static uint64_t quantities_of(const char *word)
 {
-    const char *names[EM_NUM_QUANTITIES];
-    int count = 0;
+    uint64_t events = 0;
     for (em_quantity q = 0; q < EM_NUM_QUANTITIES; q++)
-        if (em_quantity_optional(q)) names[count++] = em_quantities[q].name;
+        if (em_quantity_of_events(q)) events |= UINT64_C(1) << q;
+    if (strcmp(word, "events") == 0) return events;
+    int q = em_quantity_find(word);
+    return q < 0 ? 0 : em_quantity_of_events((em_quantity)q) ? events : UINT64_C(1) << q;
+}
+
+static bool parse_quantities(const char *text, uint64_t *wanted, em_status *status)
+{
+    const char *names[EM_NUM_QUANTITIES] = {"events"};
+    int count = 1;
+    for (em_quantity q = 0; q < EM_NUM_QUANTITIES; q++)
+        if (em_quantity_optional(q) && !em_quantity_of_events(q)) names[count++] = em_quantities[q].name;
     *wanted = 0;
     for (const char *next = text; *next; next += *next == ',') {
         char word[64];
         size_t length = strcspn(next, ",");
         snprintf(word, sizeof word, "%.*s", (int)(length < 63 ? length : 63), next);
         next += length;
-        int q = em_quantity_find(word);
-        if (q >= 0) {
-            *wanted |= UINT32_C(1) << q;
-            continue;
-        }
+        uint64_t found = quantities_of(word);
+        *wanted |= found;
+        if (found) continue;
         const char *nearest = em_nearest(word, names, count);
         return em_fail(status, EM_USAGE, "--trace-only: there is no quantity \"%s\"; %s%s", word,
                        nearest ? "the nearest is " : "expertmesh run --help lists them", nearest ? nearest : "");
@@ -256,7 +265,7 @@ static void check_disk(const char *path, int64_t bytes, em_status *status)
 
 /* What to record; layers and tokens are freed by the caller. Collective: rank 0 looks at the disk, unless the file is to be
  * there already. */
-static bool read_request(const em_call *call, const em_source *source, int64_t rows, bool resumes,
+static bool read_request(const em_call *call, const em_source *source, int64_t rows, int64_t steps, bool resumes,
                          em_trace_request *request, em_status *status)
 {
     static const char *const parts[] = {"trace-only", "trace-layers", "trace-tokens", "force"};
@@ -264,8 +273,9 @@ static bool read_request(const em_call *call, const em_source *source, int64_t r
     const char *tokens = em_option_value(call, "trace-tokens");
     *request = (em_trace_request){.path = em_option_value(call, "trace"),
                                   .force = em_option_value(call, "force") != NULL,
-                                  .wanted = UINT32_MAX,
+                                  .wanted = UINT64_MAX,
                                   .rows = rows,
+                                  .steps = steps,
                                   .command_line = call->command_line,
                                   .seed = source->seed};
     for (int i = 0; i < 4 && !request->path; i++)
@@ -350,6 +360,7 @@ static void run_model(job *j, em_model *model, em_status *status)
     em_outcome after = {0};
     int64_t rows, before = j->again.from ? j->again.from->rows : 0;
     em_profile_open(&profile, j->source.config.num_layers, j->source.config.num_experts, model->num_ranks);
+    em_clock_start(&profile.clock, model->comm);
     double start = MPI_Wtime();
     bool text = tokens_are_text(call);
     em_bar bar = {.what = "layers", .shown = call->rank == 0, .start = start, .last = start};
@@ -444,8 +455,8 @@ static bool read_job(const em_call *given, job *j, em_status *status)
     return em_agree(call->comm, status) && em_batch_check(&j->batch, &j->source.config, prompts, wrong, status) &&
            read_generation(call, &j->batch, &j->source.config, &j->generation, status) &&
            read_manner(call, &j->manner, status) &&
-           read_request(call, &j->source, em_generation_rows(&j->batch, &j->generation), from != NULL, &j->request,
-                        status) &&
+           read_request(call, &j->source, em_generation_rows(&j->batch, &j->generation),
+                        em_generation_steps(&j->batch, &j->generation), from != NULL, &j->request, status) &&
            em_again_keeping(&j->again, &j->keeping, status);
 }
 
@@ -472,7 +483,7 @@ const em_command em_command_run = {
         "Without --weights each rank makes its own part of a random model. The results are the same bits on any\n"
         "number of ranks. Quantities for --trace-only: resid_pre resid_mid resid_post attn_q attn_k attn_v attn_z\n"
         "attn_out ffn_in router_logits router_probs expert_indices expert_weights ffn_hidden ffn_out final_hidden\n"
-        "logits.\n\n"
+        "logits, and events: what each rank did when.\n\n"
         "With --checkpoint F, USR1 writes a checkpoint and goes on; USR2 and TERM write one, print a line that begins\n"
         "with \"stopped:\" and end the run with exit code 0; so does --max-hours. It is answered between two steps "
         "(of\n"
@@ -485,7 +496,8 @@ const em_command em_command_run = {
         "first. The weights and the trace may have moved (--weights, --trace); --threads, --checkpoint (without it: F\n"
         "again), --checkpoint-every, --max-hours, the number of ranks and the layout may be others; every other "
         "option\n"
-        "may be given as before, or left out. On other ranks the trace adds what rank r does at place r mod P.",
+        "may be given as before, or left out. On other ranks the trace adds what rank r does at place r mod P,\n"
+        "and events of its first P ranks.",
     .options = options,
     .takes_model = true,
     .run = run,
