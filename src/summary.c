@@ -196,6 +196,14 @@ void em_summary_outcome(const em_outcome *outcome, bool bytes, FILE *out)
                 "infinity of the trace shows where\n");
 }
 
+/* ", 512.34 MB/s a rank, 12 s left" */
+static void tell_speed(double done, double all, double seconds, char *text, size_t room)
+{
+    em_bytes_text rate;
+    if (done <= 0 || seconds <= 0) return;
+    snprintf(text, room, ", %s/s a rank, %.0f s left", em_bytes(done / seconds, rate), seconds * (all - done) / done);
+}
+
 void em_bar_update(void *context, double done, double all)
 {
     enum { WIDTH = 40 };
@@ -205,12 +213,14 @@ void em_bar_update(void *context, double done, double all)
     bool terminal = isatty(STDERR_FILENO), last = done >= all * (1 - 1e-9);
     if (!last && now - bar->last < (terminal ? 0.1 : 5)) return;
     bar->last = now;
+    char speed[64] = "";
+    if (bar->bytes && !last) tell_speed(done, all, now - bar->start, speed, sizeof speed);
     if (!terminal) {
-        fprintf(stderr, "%s: %.0f%% after %.1f s\n", bar->what, 100 * done / all, now - bar->start);
+        fprintf(stderr, "%s: %.0f%% after %.1f s%s\n", bar->what, 100 * done / all, now - bar->start, speed);
         return;
     }
     int full = (int)(WIDTH * done / all);
-    fprintf(stderr, "\r%s [%.*s%*s] %3.0f%% %.1f s%s", bar->what, full, "########################################",
-            WIDTH - full, "", 100 * done / all, now - bar->start, last ? "\n" : "");
+    fprintf(stderr, "\r%s [%.*s%*s] %3.0f%% %.1f s%s%s", bar->what, full, "########################################",
+            WIDTH - full, "", 100 * done / all, now - bar->start, speed, last ? "\033[K\n" : "\033[K");
     fflush(stderr);
 }

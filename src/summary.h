@@ -23,6 +23,7 @@ void em_summary_outcome(const em_outcome *outcome, bool bytes, FILE *out);
 typedef struct em_bar {
     const char *what; /* "layers" */
     bool shown;       /* on this rank */
+    bool bytes;       /* of bytes: tell also how fast, and what time is left */
     double start, last;
 } em_bar;
 void em_bar_update(void *context, double done, double all);
