@@ -3,12 +3,16 @@
 
 #include "../summary.h"
 #include "../table.h"
+#include "expertmesh/checksum.h"
 #include "expertmesh/quantities.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static const em_option options[] = {{NULL, NULL, NULL, 0}};
+static const em_option options[] = {
+    {"verify", NULL, "read all weights and compare them with the checksums that import stored", 0},
+    {NULL, NULL, NULL, 0},
+};
 
 static void inspect_weights(const char *path, em_status *status)
 {
@@ -166,15 +170,31 @@ static void inspect_file(const char *path, em_status *status)
     em_store_close(store, &ignored);
 }
 
+static void verify(const em_call *call, em_status *status)
+{
+    int64_t count;
+    double start = MPI_Wtime(), bytes;
+    em_bytes_text size;
+    em_bar bar = {.what = "verified", .shown = call->rank == 0, .bytes = true, .start = start, .last = start};
+    if (em_checksum_verify(call->comm, call->argument[0], em_bar_update, &bar, &count, &bytes, status) &&
+        call->rank == 0)
+        printf("%s: %lld datasets, %s, are as they were written\n", call->argument[0], (long long)count,
+               em_bytes(bytes, size));
+}
+
 static void inspect(const em_call *call, em_status *status)
 {
+    if (em_option_value(call, "verify")) {
+        verify(call, status);
+        return;
+    }
     if (call->rank == 0) inspect_file(call->argument[0], status);
     em_agree(call->comm, status);
 }
 
 const em_command em_command_inspect = {
     .name = "inspect",
-    .usage = "FILE.h5",
+    .usage = "FILE.h5 [--verify]",
     .meaning = "Tell what is in a weights file or a trace, in words and one table.",
     .more = "",
     .options = options,

@@ -239,7 +239,7 @@ int main(int argc, char **argv)
         {"halves are exact", halves_are_exact},
         {NULL, NULL},
     };
-    int code = suite_main(argc, argv, "import", tests);
+    int code = suite_main(argc, argv, "foreign", tests);
     scratch_remove();
     return code;
 }

@@ -1,0 +1,65 @@
+#!/bin/bash
+# tests/import.sh: checkpoints in every form become weights: the same numbers as written directly in the weights format, at 1
+# and 4 ranks, and a run of them has the same logits; parts of a checkpoint; an import that was interrupted goes on.
+#
+#   import.sh PROGRAM SOURCES SCRATCH
+# shellcheck source=common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh" "$@"
+checkpoints=${CHECKPOINTS:?}
+python_with h5py numpy
+
+same() { check "$1 and $2" 'the same datasets and config' "$checkpoints" same "$1" "$2"; }
+
+# form NAME SOURCE OPTION...: written by the test, imported at 1 and 4 ranks, run.
+form() {
+    local name=$1 source=$2
+    shift 2
+    well "$program" import "$source" -o "$name-1.h5" "$@"
+    well mpirun -n 4 "$program" import "$source" -o "$name-4.h5" "$@"
+    same "$name.h5" "$name-1.h5"
+    same "$name.h5" "$name-4.h5"
+    check "$name-1.h5 and $name-4.h5" 'the same bytes' cmp "$name-1.h5" "$name-4.h5"
+    well "$program" run --weights "$name.h5" --tokens 1,2,3,50 --trace "$name-trace.h5"
+    well mpirun -n 4 "$program" run --weights "$name-4.h5" --tokens 1,2,3,50 --trace "$name-4-trace.h5"
+    check "$name-trace.h5 and $name-4-trace.h5" 'logits within 2e-5' \
+        "$program" compare "$name-trace.h5" "$name-4-trace.h5" --tolerance 2e-5
+}
+
+# ---- every form ----
+for name in official transformer model gguf gguf-split q8; do
+    out=$name
+    case $name in gguf | q8) out=$name.gguf ;; esac
+    check "checkpoints $name" 'a checkpoint' "$checkpoints" $name $out $name.h5
+done
+form official official --config official.json
+form transformer transformer
+form model model
+form gguf gguf.gguf
+form gguf-split gguf-split-00001-of-00003.gguf
+form q8 q8.gguf
+same transformer-1.h5 transformer.h5 # both ways: no dataset more
+mkdir outer && cp -r official outer/ckpt-0
+well "$program" import outer -o outer.h5 --config official.json
+same official.h5 outer.h5
+well "$program" import model/model.safetensors.index.json -o index.h5
+same model.h5 index.h5
+well "$program" import transformer/model.safetensors -o file.h5
+same transformer.h5 file.h5
+
+# ---- checksums: any program can repeat them, and damage to any byte is found ----
+for ranks in 1 4; do well mpirun -n $ranks "$program" inspect official-1.h5 --verify; done
+check 'inspect --verify' 'the number of datasets' grep -q '^official-1.h5: 230 datasets, .* are as they were written' "$logs/out"
+cp official-1.h5 damaged.h5
+check 'checksums by zlib in Python' 'the same' "$python" - <<'PYTHON'
+import zlib, h5py
+with h5py.File("official-1.h5") as file, h5py.File("damaged.h5", "r+") as damaged:
+    names = [name.decode() if isinstance(name, bytes) else name for name in file["crc32_of"][:]]
+    assert len(names) == len(set(names)) == 230
+    for name, crc in zip(names, file["crc32"][:]):
+        assert zlib.crc32(file[name][...].tobytes()) == crc, name
+    damaged["layers/007/ffn_down_scale"][2, 45, 4] += 1e-6
+PYTHON
+ranks='1 3' refuse 65 damaged.h5 /layers/007/ffn_down_scale '1 of 230' -- inspect damaged.h5 --verify
+ranks=1 refuse 65 official.h5 'no checksums' -- inspect official.h5 --verify
+
+finish
