@@ -1,5 +1,7 @@
 #include "expertmesh/view.h"
 
+#include "expertmesh/profile.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,6 +133,9 @@ static int64_t axis_size(const em_view *view, em_axis axis)
         [EM_AXIS_RANK] = view->num_ranks,
         [EM_AXIS_PHASE] = view->num_phases,
         [EM_AXIS_MEMORY] = EM_NUM_MEMORIES,
+        [EM_AXIS_STEP] = view->num_steps,
+        [EM_AXIS_EVENT] = view->num_events,
+        [EM_AXIS_FIELD] = EM_NUM_FIELDS,
     };
     return size[axis];
 }
@@ -158,9 +163,22 @@ static bool check_data(const em_view *view, em_quantity quantity, em_status *sta
                    em_store_type(view->store, found, type), em_type_name(info->type));
 }
 
+/* How many steps and events there is room for, which no attribute tells. */
+static bool find_steps(em_view *view, em_status *status)
+{
+    em_dataset events;
+    if (!em_store_has(view->store, "/events")) return true;
+    if (!em_store_find(view->store, "/events", &events, status)) return false;
+    if (events.rank == 4) {
+        view->num_steps = events.dims[0];
+        view->num_events = events.dims[2];
+    }
+    return true;
+}
+
 static bool find_data(em_view *view, em_status *status)
 {
-    bool good = true;
+    bool good = find_steps(view, status);
     for (em_quantity q = 0; good && q < EM_NUM_QUANTITIES; q++) {
         char name[64];
         snprintf(name, sizeof name, "/%s", em_quantities[q].name);
@@ -336,6 +354,20 @@ bool em_view_read_layer(const em_view *view, em_quantity quantity, int64_t layer
                        em_view_path(view), em_quantities[quantity].name);
     int64_t rows = em_dataset_count(data) / data->dims[data->rank - 1] / (layered ? data->dims[0] : 1);
     return read_rows(view, data, layered ? layer * rows : 0, rows, out, status);
+}
+
+bool em_view_read_events(const em_view *view, int64_t step, double *out, em_status *status)
+{
+    int64_t rows = view->num_ranks * view->num_events;
+    return em_view_need(view, EM_EVENTS, status) &&
+           read_rows(view, &view->data[EM_EVENTS], step * rows, rows, out, status);
+}
+
+bool em_view_read_list(const em_view *view, em_quantity quantity, void *out, em_status *status)
+{
+    const em_dataset *data = &view->data[quantity];
+    return em_view_need(view, quantity, status) &&
+           em_store_read_block(view->store, data, 0, 1, 0, data->dims[0], out, status);
 }
 
 char *em_view_attribute(const em_view *view, const char *name)

@@ -27,6 +27,8 @@ typedef struct em_view {
     int64_t *token;     /* [num_tokens] their numbers in the run, ascending */
     int64_t num_phases;
     char **phase; /* [num_phases] names of the phases of phase_seconds */
+    int64_t num_steps,
+        num_events; /* steps the run may take, places for events of a rank in each; 0: no events recorded */
     /* How far it is: the first tokens_done tokens are whole; of the step_tokens after them the first layers_done layers. */
     bool complete;
     int64_t tokens_done, step_tokens, layers_done;
@@ -63,6 +65,12 @@ bool em_view_read(const em_view *view, em_quantity quantity, int64_t layer, int6
  * outer_seconds and memory_bytes all. What a run has not counted yet reads as 0. Seconds and memory are written at the end
  * of a run: before that they are EM_BAD_DATA. */
 bool em_view_read_layer(const em_view *view, em_quantity quantity, int64_t layer, void *out, em_status *status);
+
+/* What the ranks did in one step: out [P, num_events, EM_NUM_FIELDS]; an event whose end is 0 did not happen. Needs events. */
+bool em_view_read_events(const em_view *view, int64_t step, double *out, em_status *status);
+
+/* Numbers of a dataset of one axis: step_rows [num_steps], int64_t; clock_error and clock_drift [P], double. */
+bool em_view_read_list(const em_view *view, em_quantity quantity, void *out, em_status *status);
 
 /* An attribute of the file, as a text or as digits, freed with free; NULL where it has none. */
 char *em_view_attribute(const em_view *view, const char *name);
