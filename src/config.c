@@ -1,6 +1,7 @@
 #include "expertmesh/config.h"
 
-#include <cjson/cJSON.h>
+#include "json.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -158,36 +159,6 @@ bool em_config_set(em_config *config, const em_config_field *field, const char *
     return true;
 }
 
-/* A whole text file, with a final NUL. Freed with free; NULL with a status where it cannot be read. */
-static char *read_text(const char *path, em_status *status)
-{
-    FILE *file = fopen(path, "rb");
-    if (!file) {
-        em_fail(status, EM_NO_INPUT, "%s: %s", path, strerror(errno));
-        return NULL;
-    }
-    int64_t room = 1 << 16, length = 0;
-    char *text = em_alloc(room, 1);
-    for (size_t got; (got = fread(text + length, 1, (size_t)(room - length - 1), file)) > 0;) {
-        length += (int64_t)got;
-        if (length + 1 == room) {
-            text = em_grow(text, length, room * 2, 1);
-            room *= 2;
-        }
-    }
-    text[length] = '\0';
-    if (ferror(file) || strlen(text) < (size_t)length) {
-        if (ferror(file))
-            em_fail(status, EM_NO_INPUT, "%s: %s", path, strerror(errno));
-        else
-            em_fail(status, EM_BAD_DATA, "%s: not JSON: byte %lld is NUL", path, (long long)strlen(text));
-        free(text);
-        text = NULL;
-    }
-    fclose(file);
-    return text;
-}
-
 static bool set_from_json(em_config *config, const em_config_field *field, const cJSON *item, const char *path,
                           em_status *status)
 {
@@ -224,18 +195,15 @@ static bool overlay_json(const cJSON *object, const char *path, em_config *confi
 
 bool em_config_parse_json(const char *text, const char *source, em_config *config, uint32_t *given, em_status *status)
 {
-    const char *stop = NULL;
-    cJSON *object = cJSON_ParseWithOpts(text, &stop, true);
-    bool good = object ? overlay_json(object, source, config, given, status)
-                       : em_fail(status, EM_BAD_DATA, "%s: not JSON: stopped at byte %lld", source,
-                                 (long long)(stop ? stop - text : 0));
+    cJSON *object = em_json_parse(text, source, status);
+    bool good = object && overlay_json(object, source, config, given, status);
     cJSON_Delete(object);
     return good;
 }
 
 bool em_config_read_json(const char *path, em_config *config, uint32_t *given, em_status *status)
 {
-    char *text = read_text(path, status);
+    char *text = em_json_load(path, status);
     bool good = text && em_config_parse_json(text, path, config, given, status);
     free(text);
     return good;

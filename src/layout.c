@@ -96,8 +96,7 @@ int em_share_owner(int64_t count, int num_ranks, int64_t i)
 
 /* ---- layouts ---- */
 
-/* The units of a model, owned by no one. */
-static em_layout cut_units(const em_config *config, int num_ranks)
+em_layout em_layout_cut(const em_config *config, int num_ranks)
 {
     enum { SLICES = 8, VOCAB_UNITS = 256, SMALLEST_BLOCK = 16 };
     em_layout layout = {.num_ranks = num_ranks,
@@ -114,50 +113,6 @@ static em_layout cut_units(const em_config *config, int num_ranks)
     return layout;
 }
 
-/* The ranks of the query heads that share each key/value head, ascending. */
-static em_ownership share_kv_heads(const em_layout *layout)
-{
-    int64_t K = layout->num_kv_heads, H = layout->num_q_heads, sharing = H / K, count = 0;
-    int64_t *first = em_alloc(K + 1, sizeof *first);
-    int *owner = em_alloc(H, sizeof *owner);
-    int64_t *holds = em_alloc(layout->num_ranks, sizeof *holds); /* the last key/value head that a rank was seen with */
-    for (int r = 0; r < layout->num_ranks; r++) holds[r] = -1;
-    for (int64_t k = 0; k < K; k++) {
-        first[k] = count;
-        for (int64_t h = k * sharing; h < (k + 1) * sharing; h++) {
-            int r = layout->heads.owner[h];
-            if (holds[r] == k) continue;
-            holds[r] = k;
-            int64_t i = count++;
-            for (; i > first[k] && owner[i - 1] > r; i--) owner[i] = owner[i - 1];
-            owner[i] = r;
-        }
-    }
-    first[K] = count;
-    free(holds);
-    return em_ownership_make(K, layout->num_ranks, first, owner);
-}
-
-/* Runs of `together` neighbours each, rank by rank. */
-static em_ownership contiguous(int64_t num_units, int64_t together, int num_ranks)
-{
-    int *owner = em_alloc(num_units, sizeof *owner);
-    for (int64_t u = 0; u < num_units; u++) owner[u] = em_share_owner(num_units / together, num_ranks, u / together);
-    return em_ownership_make(num_units, num_ranks, NULL, owner);
-}
-
-em_layout em_layout_make(const em_config *config, int num_ranks)
-{
-    em_layout layout = cut_units(config, num_ranks);
-    /* heads that share a key/value head stay together while there are as many of these as ranks */
-    int64_t H = layout.num_q_heads, K = layout.num_kv_heads, units = layout.num_experts * layout.slices_per_expert;
-    layout.heads = contiguous(H, num_ranks > K ? 1 : H / K, num_ranks);
-    layout.ffn = contiguous(units, 1, num_ranks);
-    layout.vocabulary = contiguous(layout.vocab_blocks, 1, num_ranks);
-    layout.kv_heads = share_kv_heads(&layout);
-    return layout;
-}
-
 void em_layout_free(em_layout *layout)
 {
     free_ownership(&layout->heads);
@@ -165,6 +120,13 @@ void em_layout_free(em_layout *layout)
     free_ownership(&layout->vocabulary);
     free_ownership(&layout->kv_heads);
     *layout = (em_layout){0};
+}
+
+bool em_layout_idle(const em_layout *layout, int rank)
+{
+    return em_layout_heads(layout, rank).count + em_layout_ffn_units(layout, rank).count +
+               em_layout_vocab_units(layout, rank).count ==
+           0;
 }
 
 em_units em_layout_heads(const em_layout *layout, int rank)

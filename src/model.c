@@ -131,17 +131,16 @@ static bool open_arrays(em_model *model, em_status *status)
     return model->parts != NULL;
 }
 
-bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, em_extent extent, em_manner manner,
-                   em_progress *progress, void *context, em_status *status)
+bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, const em_layout *layout, em_extent extent,
+                   em_manner manner, em_progress *progress, void *context, em_status *status)
 {
-    *model = (em_model){.config = source->config, .compute = manner.compute};
+    *model = (em_model){.config = source->config, .layout = *layout, .compute = manner.compute};
     MPI_Comm_dup(comm, &model->comm);
     MPI_Errhandler handler = em_mpi_error_handler();
     MPI_Comm_set_errhandler(model->comm, handler);
     MPI_Errhandler_free(&handler);
     MPI_Comm_rank(model->comm, &model->rank);
     MPI_Comm_size(model->comm, &model->num_ranks);
-    model->layout = em_layout_make(&model->config, model->num_ranks);
     model->head_cover = em_head_cover(&model->layout);
     model->expert_covers = em_expert_covers(&model->layout);
     model->inputs = em_zeroed(2 + em_layout_heads(&model->layout, model->rank).count, sizeof(em_inputs));
@@ -162,7 +161,6 @@ void em_model_close(em_model *model)
     for (int64_t i = 0; i < 2 + em_layout_heads(&model->layout, model->rank).count; i++)
         em_inputs_free(&model->inputs[i]);
     free(model->inputs);
-    em_layout_free(&model->layout);
     for (int i = 0; i < EM_NUM_ROOMS; i++) em_room_free(&model->room[i]);
     em_arrival_free(&model->arrival);
     em_shared_close(model->x);

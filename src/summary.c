@@ -28,11 +28,13 @@ void em_summary_weights(const em_source *source, const em_layout *layout, FILE *
 {
     em_bytes_text sum_text, model_text;
     em_count_text owned, repeated;
-    em_table *table = em_table_new(8, "rrrrrrrr");
-    static const char *const head[] = {"rank",     "owned bytes", "repeated bytes", "heads",
-                                       "kv heads", "experts",     "slices",         "vocabulary rows"};
+    static const char *const head[] = {"rank",    "owned bytes", "repeated bytes",  "heads", "kv heads",
+                                       "experts", "slices",      "vocabulary rows", "idle"};
+    int columns = 8; /* and one more where a rank is idle */
+    for (int r = 0; r < layout->num_ranks; r++) columns = em_layout_idle(layout, r) ? 9 : columns;
+    em_table *table = em_table_new(columns, "rrrrrrrrl");
     int64_t sum = 0;
-    for (int i = 0; i < 8; i++) em_table_cell(table, "%s", head[i]);
+    for (int i = 0; i < columns; i++) em_table_cell(table, "%s", head[i]);
     for (int r = 0; r < layout->num_ranks; r++) {
         em_held held = em_weights_held(source, layout, r);
         sum += held.owned;
@@ -44,8 +46,11 @@ void em_summary_weights(const em_source *source, const em_layout *layout, FILE *
         em_table_cell(table, "%lld", (long long)em_layout_num_experts(layout, r));
         em_table_cell(table, "%lld", (long long)em_layout_ffn_units(layout, r).count);
         em_table_cell(table, "%lld", (long long)em_layout_vocab_held(layout, r));
+        if (columns == 9) em_table_cell(table, "%s", em_layout_idle(layout, r) ? "idle" : "");
     }
-    fprintf(out, "\nweights held by each rank (repeated: norms, routers, split key/value heads, split int8 groups)\n");
+    fprintf(
+        out,
+        "\nweights held by each rank (repeated: norms, routers, split key/value heads, split int8 groups, replicas)\n");
     em_table_print(table, out);
     fprintf(out, "owned by all ranks: %s bytes (%s); the model: %s bytes (%s)\n", em_count(sum, owned),
             em_bytes((double)sum, sum_text), em_count(em_weights_model_bytes(source), repeated),

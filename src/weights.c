@@ -50,6 +50,27 @@ em_held em_weights_held(const em_source *source, const em_layout *layout, int ra
     return w.held;
 }
 
+/* Bytes of a tensor's numbers in all layers, of one expert. */
+static double number_bytes_of(const em_source *source, em_tensor tensor)
+{
+    em_tensor_shape shape = em_tensor_shape_of(&source->config, tensor);
+    double bytes = 0;
+    for (int64_t layer = 0; layer < em_tensor_layers(&source->config, tensor); layer++)
+        bytes += (double)em_storage_bytes(em_source_form(source, tensor, layer)->storage);
+    return (double)shape.rows * (double)shape.cols * bytes;
+}
+
+em_unit_bytes em_weights_unit_bytes(const em_source *source)
+{
+    const em_config *c = &source->config;
+    double ffn = number_bytes_of(source, EM_FFN_UP) + number_bytes_of(source, EM_FFN_DOWN);
+    if (c->ffn_kind == EM_FFN_GLU) ffn += number_bytes_of(source, EM_FFN_GATE);
+    double query = number_bytes_of(source, EM_ATTN_QUERY) + number_bytes_of(source, EM_ATTN_OUTPUT);
+    double key = number_bytes_of(source, EM_ATTN_KEY) + number_bytes_of(source, EM_ATTN_VALUE);
+    return (em_unit_bytes){query / (double)c->num_q_heads, key / (double)c->num_kv_heads, ffn / (double)c->ffn_size,
+                           number_bytes_of(source, EM_EMBEDDING) / (double)c->vocab_size};
+}
+
 int64_t em_weights_model_bytes(const em_source *source)
 {
     int64_t bytes = 0;

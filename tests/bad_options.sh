@@ -23,7 +23,7 @@ for command in init run compare inspect bench presets; do
     mapfile -t options < <(sed -nE 's/^  (-[a-z], )?--([a-z0-9-]+) ?([^ ]*) .*/\2 \3/p' "$logs/out")
     checks=$((checks + 1))
     case $command,${#options[@]} in
-        init,2[0-9] | run,4[0-9] | compare,2 | inspect,1 | bench,30 | presets,1) ;;
+        init,2[0-9] | run,[4-6][0-9] | compare,2 | inspect,1 | bench,3[0-9] | presets,1) ;;
         *) fail "reading the options in $command --help" 'as many as there are' "${options[*]}" ;;
     esac
     for option in "${options[@]}"; do

@@ -1,6 +1,8 @@
 /* A batch through a whole model: the bits on these ranks are those of one rank. */
 #include "suite.h"
 
+#include "layouts.h"
+
 #include "expertmesh/generate.h"
 
 #include <stdlib.h>
@@ -39,7 +41,7 @@ typedef struct setting {
     em_compute compute;
 } setting;
 
-/* On another number of threads each time. */
+/* On another number of threads each time, and with another layout. */
 static void run_on(MPI_Comm comm, const setting *s, const em_batch *batch, const em_generation *generation, story *told)
 {
     static int turn;
@@ -51,12 +53,16 @@ static void run_on(MPI_Comm comm, const setting *s, const em_batch *batch, const
     em_listener listener = {.token = keep_token, .token_context = told};
     memset(told, 0, sizeof *told);
     em_source_generate(&source, s->config, 5, s->storage);
-    CU_ASSERT(
-        em_model_open(&model, comm, &source, em_generation_extent(batch, generation), manner, NULL, NULL, &status));
+    int ranks;
+    MPI_Comm_size(comm, &ranks);
+    em_layout layout = draw_layout(s->config, ranks);
+    CU_ASSERT(em_model_open(&model, comm, &source, &layout, em_generation_extent(batch, generation), manner, NULL, NULL,
+                            &status));
     em_profile_open(&told->profile, s->config->num_layers, s->config->num_experts, model.num_ranks);
     CU_ASSERT(em_generate(&model, batch, generation, NULL, &told->profile, &listener, &told->after, &rows, &status));
     CU_ASSERT_STRING_EQUAL(status.text, "");
     em_model_close(&model);
+    em_layout_free(&layout);
     em_source_close(&source);
 }
 

@@ -1,10 +1,11 @@
 /* The plans of a batch, moved for real: the value of token g's element d is a formula, so each rank can say what it must
  * receive, and in which order, without asking any other. */
+#include "layouts.h"
 #include "plans.h"
 
 #include "expertmesh/routing.h"
 
-static const int64_t token_counts[] = {1, 2, 5, 17, 64}; /* some below the number of ranks */
+static const int64_t token_counts[] = {1, 2, 5, 17, 64, 1, 3, 9, 30, 8}; /* some below the number of ranks */
 enum {
     NUM_COUNTS = sizeof token_counts / sizeof *token_counts,
     DIM = 7,
@@ -35,7 +36,7 @@ typedef struct setting {
 static setting make_setting(int64_t T)
 {
     setting s = {.config = em_preset_find("tiny")->config, .T = T};
-    s.layout = em_layout_make(&s.config, suite_size());
+    s.layout = draw_below(2) ? draw_layout(&s.config, suite_size()) : em_layout_make(&s.config, suite_size());
     s.S = s.config.num_selected_experts;
     s.E = s.config.num_experts;
     s.own = em_layout_tokens(&s.layout, T, suite_rank());

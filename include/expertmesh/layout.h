@@ -73,9 +73,56 @@ typedef struct em_layout {
     em_ownership kv_heads;   /* K; a rank holds those that its query heads need; ranks ascend */
 } em_layout;
 
-/* Contiguous runs of each kind of unit, rank by rank. */
+/* Layouts with a name. */
+typedef enum em_layout_kind {
+    EM_LAYOUT_CONTIGUOUS, /* runs of neighbouring slices, rank by rank: few experts lie on several ranks */
+    EM_LAYOUT_SLICED,     /* runs of neighbouring experts, host by host; the ranks of a host share each by slices */
+    EM_LAYOUT_SPREAD,     /* neighbouring experts on different hosts; the ranks of a host share each by slices */
+    EM_NUM_LAYOUTS,
+    EM_LAYOUT_DEFAULT = EM_LAYOUT_SLICED
+} em_layout_kind;
+
+extern const char *const em_layout_names[EM_NUM_LAYOUTS];
+
+/* Bytes of units in all layers. */
+typedef struct em_unit_bytes {
+    double head, kv_head;
+    double neuron;    /* of one expert; a slice has several */
+    double vocab_row; /* a vocabulary unit has several */
+} em_unit_bytes;
+
+/* What a layout is for. All borrowed. */
+typedef struct em_layout_plan {
+    em_layout_kind kind;
+    int num_ranks;
+    const int *host;       /* [P] the lowest rank on each rank's host; NULL: one host */
+    const bool *attention; /* [P] may a rank own heads? NULL: all may */
+    const bool *experts;   /* [P] and slices? At least one rank may each. */
+    em_unit_bytes bytes;
+} em_layout_plan;
+
+/* A layout with a name. What a rank owns in all, in bytes, is as equal over the ranks as the runs of whole units allow: slices
+ * are dealt first, then heads and vocabulary, each in runs rank by rank, to those that hold less. Heads that share a
+ * key/value head stay together while there are as many of these as ranks that may own heads. */
+em_layout em_layout_plan_make(const em_config *config, const em_layout_plan *plan);
+
+/* A layout from a map in JSON (README). Parts that it leaves out are laid out by the plan. source opens the message. */
+bool em_layout_read(const em_config *config, const em_layout_plan *plan, const char *json, const char *source,
+                    em_layout *layout, em_status *status);
+/* The map of a layout, which em_layout_read reads. Freed with free. */
+char *em_layout_json(const em_layout *layout);
+
+/* Contiguous, for weights of one storage type. */
 em_layout em_layout_make(const em_config *config, int num_ranks);
 void em_layout_free(em_layout *layout);
+
+/* A layout piece by piece: the units of a model, owned by no one; then whoever likes sets heads, ffn or vocabulary; then
+ * the rest is dealt by a plan. */
+em_layout em_layout_cut(const em_config *config, int num_ranks);
+void em_layout_complete(em_layout *layout, const em_layout_plan *plan);
+
+/* Does a rank own no unit? */
+bool em_layout_idle(const em_layout *layout, int rank);
 
 /* The part of rank r when count things go to ranks in contiguous runs whose sizes differ by at most one; and the rank
  * that holds thing i. */

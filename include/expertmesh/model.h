@@ -34,7 +34,7 @@ typedef struct em_model {
     MPI_Comm comm; /* its own, a duplicate */
     int rank, num_ranks;
     em_config config;
-    em_layout layout;
+    em_layout layout; /* borrowed */
     em_weights weights;
     em_cover head_cover;     /* how the heads' outputs are summed */
     em_covers expert_covers; /* how each expert's slices are */
@@ -74,9 +74,10 @@ typedef struct em_need {
 em_need em_model_need(const em_source *source, const em_layout *layout, int rank, em_extent extent);
 
 /* Check that the processors can compute so, and that every host has the memory; then make or read the weights.
- * Collective; the status is agreed. On failure the model is closed. progress (may be NULL) hears of bytes of weights on this rank. */
-bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, em_extent extent, em_manner manner,
-                   em_progress *progress, void *context, em_status *status);
+ * Collective; the status is agreed. On failure the model is closed. The layout must
+ * outlive the model. progress (may be NULL) hears of bytes of weights on this rank. */
+bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, const em_layout *layout, em_extent extent,
+                   em_manner manner, em_progress *progress, void *context, em_status *status);
 void em_model_close(em_model *model);
 
 /* One step: tokens that go through the layers together. */

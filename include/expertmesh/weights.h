@@ -36,6 +36,8 @@ typedef struct em_held {
 
 /* What a rank will hold. Local, allocates nothing of it. */
 em_held em_weights_held(const em_source *source, const em_layout *layout, int rank);
+/* Bytes of units as stored, for dealing them to ranks. */
+em_unit_bytes em_weights_unit_bytes(const em_source *source);
 /* Bytes of the whole model as stored. */
 int64_t em_weights_model_bytes(const em_source *source);
 

@@ -6,6 +6,8 @@
 #ifndef EXPERTMESH_BENCH_H
 #define EXPERTMESH_BENCH_H
 
+#include "../layout_options.h"
+
 #include "expertmesh/model.h"
 
 #include <stdio.h>
@@ -85,6 +87,8 @@ typedef struct em_bench {
     int64_t tokens, generated; /* of a prompt; after it */
     int64_t memory;            /* bytes that all ranks read together, so that they come from memory */
     const char *folder;        /* for files */
+    em_layout_kind layout;     /* of models */
+    em_places places;          /* of the ranks */
     uint64_t draw;             /* state of the generator of inputs; differs between calls and ranks */
     em_figures figures;
 } em_bench;

@@ -134,7 +134,10 @@ static void measure(em_bench *bench, way ways[2])
 static void measure_batch(em_bench *bench, em_shared *x, em_shared *parts)
 {
     int64_t S = bench->config.num_selected_experts, E = bench->config.num_experts, T = bench->tokens;
-    em_layout layout = em_layout_make(&bench->config, bench->num_ranks);
+    em_source source; /* its numbers weigh the same, of whatever type */
+    em_source_generate(&source, &bench->config, bench->seed, EM_F32);
+    em_layout layout = em_layout_named(bench->layout, &source, &bench->places);
+    em_source_close(&source);
     em_covers covers = em_expert_covers(&layout);
     int32_t *expert = em_alloc(T * S, sizeof *expert);
     int64_t *own = em_alloc(bench->num_ranks, sizeof *own);

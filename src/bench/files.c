@@ -190,7 +190,7 @@ static bool load_once(em_bench *bench, em_series *seconds, em_status *status)
         if (opened) em_source_close(&source);
         return false;
     }
-    em_layout layout = em_layout_make(&source.config, bench->num_ranks);
+    em_layout layout = em_layout_named(bench->layout, &source, &bench->places);
     if (em_weights_load(&weights, &source, &layout, bench->rank, NULL, NULL, status))
         em_series_add(seconds, em_bench_stop(bench, start));
     else
@@ -291,13 +291,15 @@ static bool try_trace(em_bench *bench, const em_config *config, em_storage stora
                         .num_sequences = 1,
                         .trace = em_trace_queue(&request, config, bench->num_ranks)};
     em_source_generate(&source, config, bench->seed, storage);
-    if (em_model_open(&model, bench->comm, &source, extent, (em_manner){EM_COMPUTE_F32, bench->threads}, NULL, NULL,
-                      &refused)) {
+    em_layout layout = em_layout_named(bench->layout, &source, &bench->places);
+    if (em_model_open(&model, bench->comm, &source, &layout, extent, (em_manner){EM_COMPUTE_F32, bench->threads}, NULL,
+                      NULL, &refused)) {
         good = time_trace(bench, &model, status);
         em_model_close(&model);
     } else {
         em_bench_say(bench, "left out: %s", refused.text);
     }
+    em_layout_free(&layout);
     em_source_close(&source);
     return good;
 }

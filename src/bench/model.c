@@ -322,10 +322,12 @@ static bool try_storage(em_bench *bench, const em_config *config, em_storage sto
         .step_tokens = bench->tokens, .tokens = bench->tokens + bench->generated, .num_sequences = 1, .lasting = true};
     em_source_generate(&source, config, bench->seed, storage);
     em_bench_say(bench, "model: weights, %s, ffn_size %lld", em_storage_name(storage), (long long)config->ffn_size);
+    em_layout layout = em_layout_named(bench->layout, &source, &bench->places);
     forget_peak();
-    if (!em_model_open(&model, bench->comm, &source, extent, (em_manner){EM_COMPUTE_F32, bench->threads}, NULL, NULL,
-                       &refused)) {
+    if (!em_model_open(&model, bench->comm, &source, &layout, extent, (em_manner){EM_COMPUTE_F32, bench->threads}, NULL,
+                       NULL, &refused)) {
         em_bench_say(bench, "left out: %s", refused.text);
+        em_layout_free(&layout);
         em_source_close(&source);
         return true;
     }
@@ -345,6 +347,7 @@ static bool try_storage(em_bench *bench, const em_config *config, em_storage sto
         free(t);
     }
     em_model_close(&model);
+    em_layout_free(&layout);
     em_source_close(&source);
     return good;
 }

@@ -14,6 +14,7 @@ static const em_option options[] = {
     {"only", "PART,...", "limits, products, model, exchange, files: only these (all)", 0},
     {"runs", "N", "runs of each measurement; the median is told (5)", 0},
     {"threads", "N", "threads of each rank (the cores that fall to it)", 0},
+    {"layout", "NAME", "who owns what: contiguous, sliced (the default) or spread", 0},
     {"tokens", "N", "tokens of a prompt (256)", 0},
     {"generate", "N", "tokens that follow it, one at a time (32)", 0},
     {"memory", "MB", "read this much where rates of memory are measured; several times the caches (1536)", 0},
@@ -116,7 +117,10 @@ static bool read_options(const em_call *call, em_bench *bench, em_output *form, 
         !em_option_whole(call, "tokens", 1, MOST_TOKENS, 256, &bench->tokens, status) ||
         !em_option_whole(call, "generate", 1, MOST_TOKENS, 32, &bench->generated, status) ||
         !em_option_whole(call, "memory", 1, MOST_MEMORY, 1536, &memory, status) ||
-        !em_output_read(call, form, status) || !read_model(call, bench, status) || !find_folder(call, bench, status))
+        !em_output_read(call, form, status) ||
+        !em_options_layout_kind(em_option_value(call, "layout"), &bench->layout, status) ||
+        !read_model(call, bench, status) || !find_folder(call, bench, status) ||
+        !em_places_find(call->comm, &bench->places, status))
         return false;
     bench->runs = (int)runs;
     bench->memory = memory << 20;
@@ -152,6 +156,7 @@ static void run(const em_call *call, em_status *status)
     run_groups(&bench, status);
     if (!status->code && bench.rank == 0) print(&bench, form);
     em_figures_free(&bench.figures);
+    em_places_free(&bench.places);
 }
 
 const em_command em_command_bench = {

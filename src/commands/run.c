@@ -1,6 +1,7 @@
 /* run: one batch of prompts through a model, with a trace of what happened. */
 #include "commands.h"
 
+#include "../layout_options.h"
 #include "../summary.h"
 #include "expertmesh/signals.h"
 #include "run_again.h"
@@ -18,6 +19,9 @@ static const em_option options[] = {
     {"weights", "W.h5", "weights from a file", 0},
     {"compute", "TYPE", "f32: exact; bf16, int8: faster, activations rounded to the weights' type (f32)", 0},
     {"threads", "N", "threads of each rank (the cores that fall to it)", 0},
+    {"layout", "NAME|FILE", "who owns what: contiguous, sliced (the default), spread, or a map in a JSON file", 0},
+    {"attention-ranks", "0,4-7", "only these ranks own attention heads", 0},
+    {"expert-ranks", "0,4-7", "only these ranks own experts", 0},
     {"prompt", "TEXT", "run this text; a byte is a token", 0},
     {"prompt-file", "FILE", "run the text in a file, one prompt a line", 0},
     {"tokens", "1,2,3", "run these tokens", 0},
@@ -334,6 +338,8 @@ typedef struct job {
     em_source source;
     em_generation generation;
     em_manner manner;
+    em_places places;
+    em_layout layout;
     em_trace_request request;
     em_keeping keeping;
 } job;
@@ -392,18 +398,16 @@ static void plan(job *j)
 {
     em_bytes_text size;
     int num_ranks = j->again.call.num_ranks, rank = j->again.call.rank;
-    em_layout layout = em_layout_make(&j->source.config, num_ranks);
-    em_held held = em_weights_held(&j->source, &layout, rank);
+    em_held held = em_weights_held(&j->source, &j->layout, rank);
     j->request.weights_bytes = held.owned + held.repeated;
     if (rank == 0) {
         em_summary_model(&j->source, stdout);
-        em_summary_weights(&j->source, &layout, stdout);
+        em_summary_weights(&j->source, &j->layout, stdout);
         if (j->request.path)
             printf("the trace will take %s\n",
                    em_bytes((double)em_trace_bytes(&j->request, &j->source.config, num_ranks), size));
         fflush(stdout);
     }
-    em_layout_free(&layout);
 }
 
 /* With the weights there: the same as before, where the run goes on. */
@@ -424,8 +428,9 @@ static void run_source(job *j, em_status *status)
 {
     const em_call *call = &j->again.call;
     em_model model;
-    char *weights = describe_weights(call, &j->source);
+    char *weights = describe_weights(call, &j->source), *map = em_layout_json(&j->layout);
     j->request.weights = weights;
+    j->request.layout = map;
     plan(j);
     double start = MPI_Wtime();
     em_bar bar = {.what = j->source.store ? "weights read" : "weights made",
@@ -434,11 +439,21 @@ static void run_source(job *j, em_status *status)
                   .last = start};
     em_extent extent = em_generation_extent(&j->batch, &j->generation);
     extent.trace = em_trace_queue(&j->request, &j->source.config, call->num_ranks);
-    if (em_model_open(&model, call->comm, &j->source, extent, j->manner, em_bar_update, &bar, status)) {
+    if (em_model_open(&model, call->comm, &j->source, &j->layout, extent, j->manner, em_bar_update, &bar, status)) {
         run_errand(j, &model, status);
         em_model_close(&model);
     }
     free(weights);
+    free(map);
+}
+
+/* Who owns what. Collective. */
+static bool read_layout(job *j, em_status *status)
+{
+    const em_call *call = &j->again.call;
+    bool good = em_places_find(call->comm, &j->places, status) &&
+                em_options_layout(call, &j->source, &j->places, &j->layout, status);
+    return em_agree(call->comm, status) && good;
 }
 
 /* Collective; the status is agreed. */
@@ -454,7 +469,7 @@ static bool read_job(const em_call *given, job *j, em_status *status)
     em_again_check_source(&j->again, &j->source, status);
     return em_agree(call->comm, status) && em_batch_check(&j->batch, &j->source.config, prompts, wrong, status) &&
            read_generation(call, &j->batch, &j->source.config, &j->generation, status) &&
-           read_manner(call, &j->manner, status) &&
+           read_manner(call, &j->manner, status) && read_layout(j, status) &&
            read_request(call, &j->source, em_generation_rows(&j->batch, &j->generation),
                         em_generation_steps(&j->batch, &j->generation), from != NULL, &j->request, status) &&
            em_again_keeping(&j->again, &j->keeping, status);
@@ -469,6 +484,8 @@ static void run(const em_call *call, em_status *status)
     }
     free((void *)j.request.layers);
     free((void *)j.request.tokens);
+    em_layout_free(&j.layout);
+    em_places_free(&j.places);
     em_source_close(&j.source);
     em_batch_free(&j.batch);
     em_again_free(&j.again);
