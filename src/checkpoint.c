@@ -28,7 +28,8 @@ void em_checkpoint_shapes(const em_checkpoint_shape *s, em_dataset *data)
         [EM_CHECKPOINT_NEXT_SCORES] = {"/next_scores", EM_TYPE_F32, 2, {s->N, EM_NUM_BEST}, -1, false},
         [EM_CHECKPOINT_EXPERT_LOAD] = {"/expert_load", EM_TYPE_INT64, 2, {L, c->num_experts}, -1, false},
         [EM_CHECKPOINT_DISPATCH_ROWS] = {"/dispatch_rows", EM_TYPE_INT64, 3, {L, s->P, s->P}, -1, false},
-        [EM_CHECKPOINT_ROWS_SENT] = {"/rows_sent", EM_TYPE_INT64, 3, {L + 1, s->P, EM_NUM_PHASES}, -1, false},
+        [EM_CHECKPOINT_ROWS_SENT] =
+            {"/rows_sent", EM_TYPE_INT64, 3, {L + 1, s->P, EM_NUM_PHASES * EM_NUM_REACHES}, -1, false},
         [EM_CHECKPOINT_SECONDS] = {"/phase_seconds", EM_TYPE_F64, 3, {L + 1, s->P, EM_NUM_PHASES}, -1, false},
         [EM_CHECKPOINT_KEYS] = {"/keys", EM_TYPE_F32, 4, {L, c->num_kv_heads, s->tokens, c->key_size}, -1, false},
         [EM_CHECKPOINT_VALUES] = {"/values", EM_TYPE_F32, 4, {L, c->num_kv_heads, s->tokens, c->key_size}, -1, false},
@@ -158,7 +159,7 @@ static bool put_profile(const saving *s, put_rows *put, em_status *status)
     bool good = true;
     for (int64_t layer = 0; good && layer <= L; layer++) {
         int64_t row = layer * P + m->rank, place = layer * EM_NUM_PHASES;
-        good = put(s, EM_CHECKPOINT_ROWS_SENT, row, 1, p->rows_sent + place, status) &&
+        good = put(s, EM_CHECKPOINT_ROWS_SENT, row, 1, p->rows + place * EM_NUM_REACHES, status) &&
                put(s, EM_CHECKPOINT_SECONDS, row, 1, p->seconds + place, status) &&
                (layer == L || put(s, EM_CHECKPOINT_DISPATCH_ROWS, row, 1, p->dispatched + layer * P, status));
     }

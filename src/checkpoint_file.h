@@ -13,7 +13,7 @@ enum {
     EM_CHECKPOINT_NEXT_SCORES,   /* [N, EM_NUM_BEST] */
     EM_CHECKPOINT_EXPERT_LOAD,   /* [L, E] */
     EM_CHECKPOINT_DISPATCH_ROWS, /* [L, P, P] */
-    EM_CHECKPOINT_ROWS_SENT,     /* [L + 1, P, phases] */
+    EM_CHECKPOINT_ROWS_SENT,     /* [L + 1, P, phases * reaches] */
     EM_CHECKPOINT_SECONDS,       /* [L + 1, P, phases] */
     EM_CHECKPOINT_KEYS,          /* [L, K, tokens, C]; tokens: those of the first sequence, of the second, ... */
     EM_CHECKPOINT_VALUES,

@@ -185,17 +185,17 @@ static bool add_rank(const em_checkpoint *c, const em_model *m, const em_dataset
                      em_profile *profile, em_status *status)
 {
     int64_t P = c->num_ranks, L = c->config.num_layers, row = layer * P + r, place = layer * EM_NUM_PHASES;
-    int64_t sent[EM_NUM_PHASES], *dispatched = em_alloc(P, sizeof *dispatched);
+    int64_t sent[EM_NUM_PHASES * EM_NUM_REACHES], *dispatched = em_alloc(P, sizeof *dispatched);
     double seconds[EM_NUM_PHASES];
     bool good =
         em_store_read_block(c->store, &data[EM_CHECKPOINT_SECONDS], row, 1, 0, EM_NUM_PHASES, seconds, status) &&
-        em_store_read_block(c->store, &data[EM_CHECKPOINT_ROWS_SENT], row, 1, 0, EM_NUM_PHASES, sent, status) &&
+        em_store_read_block(c->store, &data[EM_CHECKPOINT_ROWS_SENT], row, 1, 0, EM_NUM_PHASES * EM_NUM_REACHES, sent,
+                            status) &&
         (layer == L ||
          em_store_read_block(c->store, &data[EM_CHECKPOINT_DISPATCH_ROWS], row, 1, 0, P, dispatched, status));
-    for (int i = 0; good && i < EM_NUM_PHASES; i++) {
-        profile->seconds[place + i] += seconds[i];
-        profile->rows_sent[place + i] += sent[i];
-    }
+    for (int i = 0; good && i < EM_NUM_PHASES; i++) profile->seconds[place + i] += seconds[i];
+    for (int i = 0; good && i < EM_NUM_PHASES * EM_NUM_REACHES; i++)
+        profile->rows[place * EM_NUM_REACHES + i] += sent[i];
     for (int64_t to = 0; good && layer < L && to < P; to++)
         profile->dispatched[layer * m->num_ranks + to % m->num_ranks] += dispatched[to];
     free(dispatched);

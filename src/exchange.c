@@ -1,4 +1,4 @@
-#include "expertmesh/exchange.h"
+#include "exchange_node.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -28,6 +28,7 @@ void em_exchange_free(em_exchange *plan)
 {
     if (!plan) return;
     forget_types(plan);
+    em_node_plan_free(plan->node);
     for (int r = 0; r < plan->num_ranks; r++) {
         free(plan->send[r].row);
         free(plan->receive[r].row);
@@ -40,7 +41,7 @@ void em_exchange_free(em_exchange *plan)
     free(plan);
 }
 
-static void append(em_row_list *list, int64_t row)
+void em_row_list_add(em_row_list *list, int64_t row)
 {
     if (row < 0 || row > INT_MAX) em_die("row %lld of an exchange is no int", (long long)row);
     if (list->count == list->room) {
@@ -53,13 +54,13 @@ static void append(em_row_list *list, int64_t row)
 
 void em_exchange_send(em_exchange *plan, int to_rank, int64_t row)
 {
-    append(&plan->send[to_rank], row);
+    em_row_list_add(&plan->send[to_rank], row);
 }
 
 void em_exchange_receive(em_exchange *plan, int from_rank, int64_t from_row, int64_t row)
 {
-    append(&plan->source[from_rank], from_row);
-    append(&plan->receive[from_rank], row);
+    em_row_list_add(&plan->source[from_rank], from_row);
+    em_row_list_add(&plan->receive[from_rank], row);
 }
 
 /* The length of the run of consecutive rows that begins at place i of a list. */
@@ -86,89 +87,130 @@ static MPI_Datatype rows_type(const em_row_list *list, MPI_Datatype row)
     return type;
 }
 
-/* Room for the addresses of all rows that arrive, and for those rows that come by messages. */
-static void make_room(const em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to)
-{
-    int64_t rows = 0, by_message = 0;
-    for (int r = 0; r < plan->num_ranks; r++) {
-        rows += plan->receive[r].count;
-        if (!from->readable[r]) by_message += plan->receive[r].count;
-    }
-    to->num_rows = rows;
-    if (rows > to->row_room) {
-        free(to->row);
-        to->row = em_alloc(rows, sizeof *to->row);
-        to->row_room = rows;
-    }
-    if (by_message * dim > to->came_room) {
-        free(to->came);
-        to->came = em_alloc(by_message * dim, sizeof(float));
-        to->came_room = by_message * dim;
-    }
-}
-
 static void point_at(em_arrival *to, int row, const float *where)
 {
     if (row >= to->num_rows) em_die("row %d of an exchange of %lld rows", row, (long long)to->num_rows);
     to->row[row] = where;
 }
 
-/* The rows for one rank as they lie in this rank's array. Kept with the plan, which may be delivered again. */
-static MPI_Datatype type_for(em_exchange *plan, int rank, int64_t dim, MPI_Datatype row)
+/* ---- rows of this host ---- */
+
+/* Room for the addresses of all rows that arrive, and those of the rows that need no message. */
+static void point_in_place(const em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to)
 {
-    if (plan->type_dim != dim) forget_types(plan);
+    to->num_rows = 0;
+    for (int r = 0; r < plan->num_ranks; r++) to->num_rows += plan->receive[r].count;
+    if (to->num_rows > to->row_room) {
+        free(to->row);
+        to->row = em_alloc(to->num_rows, sizeof *to->row);
+        to->row_room = to->num_rows;
+    }
+    for (int r = 0; r < plan->num_ranks; r++)
+        for (int i = 0; from->readable[r] && i < plan->receive[r].count; i++)
+            point_at(to, plan->receive[r].row[i], from->array[r] + plan->source[r].row[i] * dim);
+}
+
+/* ---- rows by messages ---- */
+
+/* The rows of a list as they lie in this rank's array. Kept with the plan, which may be delivered again. */
+static MPI_Datatype type_for(em_exchange *plan, const em_row_list *lists, int rank, int64_t dim, MPI_Datatype row)
+{
+    if (plan->type_dim != dim || plan->type_of != lists) forget_types(plan);
     plan->type_dim = dim;
-    if (plan->type[rank] == MPI_DATATYPE_NULL) plan->type[rank] = rows_type(&plan->send[rank], row);
+    plan->type_of = lists;
+    if (plan->type[rank] == MPI_DATATYPE_NULL) plan->type[rank] = rows_type(&lists[rank], row);
     return plan->type[rank];
 }
 
-/* Rows from and to ranks that cannot read each other's arrays. They come one after another, rank by rank. */
-static void carry_rows(em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to)
+/* Rows to and from ranks that cannot read each other's arrays: lists [P] of `from` to each, so many from each, which come to
+ * lie one after another, rank by rank. */
+static void carry_rows(em_exchange *plan, int64_t dim, const em_shared *from, const em_row_list *lists, const int *come,
+                       float *to)
 {
     int started = 0;
     MPI_Datatype row;
     MPI_Type_contiguous((int)dim, MPI_FLOAT, &row);
     MPI_Type_commit(&row);
     MPI_Request *request = em_alloc(2 * plan->num_ranks, sizeof *request);
-    float *next = to->came;
     for (int r = 0; r < plan->num_ranks; r++) {
-        const em_row_list *in = &plan->receive[r];
-        if (from->readable[r] || in->count == 0) continue;
-        MPI_Irecv(next, in->count, row, r, 0, plan->comm, &request[started++]);
-        for (int i = 0; i < in->count; i++, next += dim) point_at(to, in->row[i], next);
+        if (from->readable[r] || come[r] == 0) continue;
+        MPI_Irecv(to, come[r], row, r, 0, plan->comm, &request[started++]);
+        to += come[r] * dim;
     }
     for (int r = 0; r < plan->num_ranks; r++)
-        if (!from->readable[r] && plan->send[r].count > 0)
-            MPI_Isend(from->own, 1, type_for(plan, r, dim, row), r, 0, plan->comm, &request[started++]);
+        if (!from->readable[r] && lists[r].count > 0)
+            MPI_Isend(from->own, 1, type_for(plan, lists, r, dim, row), r, 0, plan->comm, &request[started++]);
     MPI_Waitall(started, request, MPI_STATUSES_IGNORE);
     MPI_Type_free(&row);
     free(request);
 }
 
+/* Each row to each rank that needs it. */
+static void carry_to_ranks(em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to)
+{
+    int64_t rows = 0;
+    int *come = em_zeroed(plan->num_ranks, sizeof *come);
+    for (int r = 0; r < plan->num_ranks; r++)
+        if (!from->readable[r]) rows += come[r] = plan->receive[r].count;
+    if (rows * dim > to->came_room) {
+        free(to->came);
+        to->came = em_alloc(rows * dim, sizeof(float));
+        to->came_room = rows * dim;
+    }
+    const float *next = to->came;
+    for (int r = 0; r < plan->num_ranks; r++)
+        for (int i = 0; i < come[r]; i++, next += dim) point_at(to, plan->receive[r].row[i], next);
+    carry_rows(plan, dim, from, plan->send, come, to->came);
+    free(come);
+}
+
+/* Each row once to each host, where all who need it read it when it has landed. */
+static void carry_to_hosts(em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to)
+{
+    const em_node_plan *node = plan->node;
+    carry_rows(plan, dim, from, node->send, node->come, to->landing->own);
+    em_shared_publish(to->landing);
+    for (int r = 0; r < plan->num_ranks; r++)
+        for (int i = 0; i < node->place[r].count; i++)
+            point_at(to, plan->receive[r].row[i],
+                     to->landing->array[node->keeper[r].row[i]] + node->place[r].row[i] * dim);
+}
+
+/* Where rows go once to each host: room for them, and the plan for it. Collective; all find the same. */
+static bool prepare_landing(em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to)
+{
+    if (to->flat || !plan->repeats || !from->by_message || from->cannot_share) return false;
+    if (!to->landing) to->landing = em_shared_like(from);
+    int64_t *rows = em_alloc(plan->num_ranks, sizeof *rows);
+    em_node_room(from, dim, rows);
+    em_shared_room(to->landing, dim, rows);
+    free(rows);
+    if (to->landing->cannot_share) return false;
+    if (!plan->node) plan->node = em_node_plan_make(plan, from);
+    return true;
+}
+
 void em_exchange_deliver(em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to)
 {
-    make_room(plan, dim, from, to);
-    em_shared_publish(from);
-    for (int r = 0; r < plan->num_ranks; r++)
-        for (int i = 0; from->readable[r] && i < plan->receive[r].count; i++)
-            point_at(to, plan->receive[r].row[i], from->array[r] + plan->source[r].row[i] * dim);
-    if (from->by_message) carry_rows(plan, dim, from, to);
+    bool once = prepare_landing(plan, dim, from, to);
+    em_shared_publish(from); /* now, too, this host has read what landed before */
+    point_in_place(plan, dim, from, to);
+    if (once)
+        carry_to_hosts(plan, dim, from, to);
+    else if (from->by_message)
+        carry_to_ranks(plan, dim, from, to);
+    to->traffic = em_exchange_traffic(plan, from->host_of, once);
 }
 
 void em_arrival_free(em_arrival *arrival)
 {
     free(arrival->row);
     free(arrival->came);
+    em_shared_close(arrival->landing);
     *arrival = (em_arrival){0};
 }
 
-int64_t em_exchange_rows_to_others(const em_exchange *plan)
-{
-    int64_t rows = 0;
-    for (int r = 0; r < plan->num_ranks; r++)
-        if (r != plan->rank) rows += plan->send[r].count;
-    return rows;
-}
+/* ---- small things ---- */
 
 void em_exchange_all(MPI_Comm comm, const int64_t *count, int bytes, const void *mine, void *all)
 {

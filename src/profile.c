@@ -11,13 +11,18 @@ const char *const em_phase_names[EM_NUM_PHASES] = {
     [EM_PHASE_TRACE] = "trace",
 };
 
+const char *const em_reach_names[EM_NUM_REACHES] = {
+    [EM_INSIDE_HOSTS] = "inside",
+    [EM_BETWEEN_HOSTS] = "between",
+};
+
 const char *const em_field_names[EM_NUM_FIELDS] = {"begin", "end", "phase", "layer", "rows"};
 
 void em_profile_open(em_profile *profile, int64_t num_layers, int64_t num_experts, int num_ranks)
 {
     *profile = (em_profile){.num_layers = num_layers};
     profile->seconds = em_zeroed((num_layers + 1) * EM_NUM_PHASES, sizeof(double));
-    profile->rows_sent = em_zeroed((num_layers + 1) * EM_NUM_PHASES, sizeof(int64_t));
+    profile->rows = em_zeroed((num_layers + 1) * EM_NUM_PHASES * EM_NUM_REACHES, sizeof(int64_t));
     profile->load = em_zeroed(num_layers * num_experts, sizeof(int64_t));
     profile->dispatched = em_zeroed(num_layers * num_ranks, sizeof(int64_t));
     profile->event = em_alloc(em_profile_room(num_layers), sizeof(em_event));
@@ -26,7 +31,7 @@ void em_profile_open(em_profile *profile, int64_t num_layers, int64_t num_expert
 void em_profile_close(em_profile *profile)
 {
     free(profile->seconds);
-    free(profile->rows_sent);
+    free(profile->rows);
     free(profile->load);
     free(profile->dispatched);
     free(profile->event);
@@ -77,8 +82,10 @@ void em_profile_lap(em_profile *profile, int64_t layer, em_phase phase)
     profile->mark = now;
 }
 
-void em_profile_sent(em_profile *profile, int64_t layer, em_phase phase, int64_t rows)
+void em_profile_rows(em_profile *profile, int64_t layer, em_phase phase, int64_t inside, int64_t between)
 {
-    profile->rows_sent[layer * EM_NUM_PHASES + phase] += rows;
-    profile->event[profile->num_events - 1].rows += rows; /* its lap is over */
+    int64_t *rows = profile->rows + (layer * EM_NUM_PHASES + phase) * EM_NUM_REACHES;
+    rows[EM_INSIDE_HOSTS] += inside;
+    rows[EM_BETWEEN_HOSTS] += between;
+    profile->event[profile->num_events - 1].rows += inside + between; /* its lap is over */
 }

@@ -21,6 +21,7 @@ em_exchange *em_plan_embedding(MPI_Comm comm, const em_layout *layout, int64_t T
 em_exchange *em_plan_gather(MPI_Comm comm, const em_layout *layout, int64_t T, const bool *needs)
 {
     em_exchange *plan = em_exchange_new(comm);
+    plan->repeats = true;
     int64_t own = em_range_size(em_layout_tokens(layout, T, plan->rank));
     for (int r = 0; r < plan->num_ranks; r++) {
         em_range theirs = em_layout_tokens(layout, T, r);
@@ -170,6 +171,7 @@ em_routing *em_routing_make(MPI_Comm comm, const em_layout *layout, const em_cov
     em_routing *routing = em_zeroed(1, sizeof *routing);
     int64_t G = routing->num_groups = covers->num_groups;
     routing->dispatch = em_exchange_new(comm);
+    routing->dispatch->repeats = true;
     routing->combine = em_exchange_new(comm);
     int rank = routing->dispatch->rank;
     routed b = {.layout = layout, .covers = covers, .T = T, .S = S, .own = em_layout_tokens(layout, T, rank)};

@@ -43,18 +43,20 @@ static MPI_Comm find_host(MPI_Comm comm, int rank, int ranks_per_host)
     return host;
 }
 
-em_shared *em_shared_open(MPI_Comm comm, em_status *status)
+/* host [of this rank] becomes the array's own. */
+static em_shared *open_on(MPI_Comm comm, MPI_Comm host)
 {
-    int ranks_per_host, smallest, largest;
-    if (!agree_on_ranks_per_host(comm, &ranks_per_host, status)) return NULL;
     em_shared *s = em_zeroed(1, sizeof *s);
+    int smallest, largest;
     s->comm = comm;
+    s->host = host;
     MPI_Comm_size(comm, &s->num_ranks);
     MPI_Comm_rank(comm, &s->rank);
-    s->host = find_host(comm, s->rank, ranks_per_host);
     MPI_Comm_size(s->host, &s->host_size);
     s->member = em_alloc(s->host_size, sizeof(int));
     MPI_Allgather(&s->rank, 1, MPI_INT, s->member, 1, MPI_INT, s->host);
+    s->host_of = em_alloc(s->num_ranks, sizeof(int));
+    MPI_Allgather(&s->member[0], 1, MPI_INT, s->host_of, 1, MPI_INT, s->comm);
     s->array = em_zeroed(s->num_ranks, sizeof *s->array);
     s->room = em_zeroed(s->num_ranks, sizeof *s->room);
     s->readable = em_zeroed(s->num_ranks, sizeof(bool));
@@ -64,6 +66,21 @@ em_shared *em_shared_open(MPI_Comm comm, em_status *status)
     s->in_place = largest > 1;
     s->by_message = smallest < s->num_ranks;
     return s;
+}
+
+em_shared *em_shared_open(MPI_Comm comm, em_status *status)
+{
+    int ranks_per_host, rank;
+    if (!agree_on_ranks_per_host(comm, &ranks_per_host, status)) return NULL;
+    MPI_Comm_rank(comm, &rank);
+    return open_on(comm, find_host(comm, rank, ranks_per_host));
+}
+
+em_shared *em_shared_like(const em_shared *s)
+{
+    MPI_Comm host;
+    MPI_Comm_dup(s->host, &host);
+    return open_on(s->comm, host);
 }
 
 /* ---- memory ---- */
@@ -164,6 +181,7 @@ static void stop_sharing(em_shared *s, const em_status *status)
                 status->text);
     give_back(s);
     s->in_place = false;
+    s->cannot_share = true;
     s->by_message = s->num_ranks > 1;
     for (int r = 0; r < s->num_ranks; r++) s->readable[r] = r == s->rank;
 }
@@ -206,6 +224,7 @@ void em_shared_close(em_shared *s)
     give_back(s);
     MPI_Comm_free(&s->host);
     free(s->member);
+    free(s->host_of);
     free(s->readable);
     free(s->array);
     free(s->room);

@@ -28,7 +28,7 @@ const float *const *em_pass_deliver(em_pass *pass, int64_t layer, em_phase phase
     em_profile_lap(pass->profile, layer, EM_PHASE_WAIT);
     em_exchange_deliver(plan, m->config.emb_size, from, &m->arrival);
     em_profile_lap(pass->profile, layer, phase);
-    em_profile_sent(pass->profile, layer, phase, em_exchange_rows_to_others(plan));
+    em_profile_rows(pass->profile, layer, phase, m->arrival.traffic.inside, m->arrival.traffic.between);
     return m->arrival.row;
 }
 

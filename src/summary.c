@@ -60,14 +60,28 @@ void em_summary_weights(const em_source *source, const em_layout *layout, FILE *
 
 /* ---- the table of a run ---- */
 
+/* rows [L + 1, phases, reaches]: those of one layer. */
+static int64_t rows_of_layer(const int64_t *rows, int64_t layer)
+{
+    int64_t width = EM_NUM_PHASES * EM_NUM_REACHES, sum = 0;
+    for (int64_t i = 0; i < width; i++) sum += rows[layer * width + i];
+    return sum;
+}
+
+static void print_reach(em_table *table, int64_t rows, int64_t row_bytes)
+{
+    em_bytes_text bytes;
+    em_count_text count;
+    em_table_cell(table, "%s", em_count(rows, count));
+    em_table_cell(table, "%s", em_bytes((double)rows * (double)row_bytes, bytes));
+}
+
 /* Loads of a layer: each expert's, or what they spread over where there are many. */
-static void print_loads(const em_model *model, const em_profile *profile, const int64_t *rows_sent, FILE *out)
+static void print_loads(const em_model *model, const em_profile *profile, const int64_t *rows, FILE *out)
 {
     enum { MOST = 16 };
     int64_t E = model->config.num_experts, L = model->config.num_layers;
     int columns = E <= MOST ? (int)E + 3 : 7;
-    em_bytes_text bytes;
-    em_count_text rows;
     em_table *table = em_table_new(columns, "rrrrrrrrrrrrrrrrrrrr");
     em_table_cell(table, "layer");
     for (int64_t e = 0; E <= MOST && e < E; e++) em_table_cell(table, "expert %lld", (long long)e);
@@ -95,11 +109,37 @@ static void print_loads(const em_model *model, const em_profile *profile, const 
             em_table_cell(table, "%.1f", (double)sum / (double)E);
             em_table_cell(table, "%lld", (long long)largest);
         }
-        em_table_cell(table, "%s", em_count(rows_sent[layer], rows));
-        em_table_cell(table, "%s",
-                      em_bytes((double)rows_sent[layer] * (double)model->config.emb_size * sizeof(float), bytes));
+        print_reach(table, rows_of_layer(rows, layer), model->config.emb_size * (int64_t)sizeof(float));
     }
     fprintf(out, "\nper layer: rows each expert worked on; rows and bytes sent between ranks\n");
+    em_table_print(table, out);
+    em_table_free(table);
+}
+
+/* rows [L + 1, phases, reaches] of all ranks: what each exchange carried, in all layers and outside of them. */
+static void print_exchanges(const em_model *model, const int64_t *rows, FILE *out)
+{
+    int64_t L = model->config.num_layers, row_bytes = model->config.emb_size * (int64_t)sizeof(float);
+    const em_shared *hosts = model->x;
+    int num_hosts = 0;
+    for (int r = 0; r < model->num_ranks; r++) num_hosts += hosts->host_of[r] == r;
+    em_table *table = em_table_new(5, "lrrrr");
+    static const char *const head[] = {"exchange", "rows inside hosts", "bytes", "rows between hosts", "bytes"};
+    for (int i = 0; i < 5; i++) em_table_cell(table, "%s", head[i]);
+    for (int phase = 0; phase < EM_NUM_PHASES; phase++) {
+        int64_t sum[EM_NUM_REACHES] = {0};
+        for (int64_t layer = 0; layer <= L; layer++)
+            for (int reach = 0; reach < EM_NUM_REACHES; reach++)
+                sum[reach] += rows[(layer * EM_NUM_PHASES + phase) * EM_NUM_REACHES + reach];
+        if (!em_phase_exchanges((em_phase)phase)) continue;
+        em_table_cell(table, "%s", em_phase_names[phase]);
+        for (int reach = 0; reach < EM_NUM_REACHES; reach++) print_reach(table, sum[reach], row_bytes);
+    }
+    fprintf(out, "\nrows between ranks, in all layers: %d rank%s on %d host%s%s\n", model->num_ranks,
+            model->num_ranks == 1 ? "" : "s", num_hosts, num_hosts == 1 ? "" : "s",
+            num_hosts == 1        ? ""
+            : model->arrival.flat ? ", a row to each rank that needs it"
+                                  : ", a row once to each host that needs it");
     em_table_print(table, out);
     em_table_free(table);
 }
@@ -159,19 +199,19 @@ void em_summary_run(const em_model *model, const em_profile *profile, int64_t nu
     int64_t L = model->config.num_layers, width = (L + 1) * EM_NUM_PHASES, memory = em_memory_peak();
     int P = model->num_ranks;
     double *all = em_alloc(P * width, sizeof *all);
-    int64_t *peak = em_alloc(P, sizeof *peak), *sent = em_zeroed(L + 1, sizeof *sent);
+    int64_t *peak = em_alloc(P, sizeof *peak), *rows = em_alloc(width * EM_NUM_REACHES, sizeof *rows);
     MPI_Gather(profile->seconds, (int)width, MPI_DOUBLE, all, (int)width, MPI_DOUBLE, 0, model->comm);
     MPI_Gather(&memory, 1, MPI_INT64_T, peak, 1, MPI_INT64_T, 0, model->comm);
-    for (int64_t i = 0; i < width; i++) sent[i / EM_NUM_PHASES] += profile->rows_sent[i];
-    MPI_Allreduce(MPI_IN_PLACE, sent, (int)L + 1, MPI_INT64_T, MPI_SUM, model->comm);
+    MPI_Reduce(profile->rows, rows, (int)(width * EM_NUM_REACHES), MPI_INT64_T, MPI_SUM, 0, model->comm);
     if (model->rank == 0) {
-        print_loads(model, profile, sent, out);
+        print_loads(model, profile, rows, out);
+        print_exchanges(model, rows, out);
         print_seconds(model, all, out);
         print_totals(model, peak, num_tokens, seconds, out);
     }
     free(all);
     free(peak);
-    free(sent);
+    free(rows);
 }
 
 void em_summary_outcome(const em_outcome *outcome, bool bytes, FILE *out)

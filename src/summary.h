@@ -12,7 +12,7 @@ void em_summary_model(const em_source *source, FILE *out);
 /* Bytes that each rank holds, and their sum against the model's. Local: arithmetic for all ranks. */
 void em_summary_weights(const em_source *source, const em_layout *layout, FILE *out);
 
-/* The table of a run: per layer the load of each expert, rows and bytes exchanged, seconds by phase over ranks; then
+/* The table of a run: per layer the load of each expert; rows and bytes of each exchange; seconds by phase over ranks; then
  * tokens per second and peak memory. Collective over the model's communicator; rank 0 prints to out. */
 void em_summary_run(const em_model *model, const em_profile *profile, int64_t num_tokens, double seconds, FILE *out);
 

@@ -19,7 +19,7 @@ int64_t em_trace_axis_size(const em_trace *trace, em_axis axis)
         [EM_AXIS_SOURCE_RANK] = trace->places, [EM_AXIS_RANK] = trace->places,
         [EM_AXIS_PHASE] = EM_NUM_PHASES,       [EM_AXIS_MEMORY] = EM_NUM_MEMORIES,
         [EM_AXIS_STEP] = trace->steps,         [EM_AXIS_EVENT] = em_profile_room(c->num_layers),
-        [EM_AXIS_FIELD] = EM_NUM_FIELDS,
+        [EM_AXIS_FIELD] = EM_NUM_FIELDS,       [EM_AXIS_REACH] = EM_NUM_REACHES,
     };
     return size[axis];
 }
@@ -38,8 +38,10 @@ static bool add_axis(em_trace *trace, em_store *store, em_axis axis, em_status *
         if (trace->layer_place[i] >= 0) label[trace->layer_place[i]] = i;
     for (int64_t i = 0; axis == EM_AXIS_TOKEN && i < trace->rows; i++)
         if (trace->token_place[i] >= 0) label[trace->token_place[i]] = i;
-    const char *const *const words_of[EM_NUM_AXES] = {
-        [EM_AXIS_PHASE] = em_phase_names, [EM_AXIS_MEMORY] = em_memory_names, [EM_AXIS_FIELD] = em_field_names};
+    const char *const *const words_of[EM_NUM_AXES] = {[EM_AXIS_PHASE] = em_phase_names,
+                                                      [EM_AXIS_MEMORY] = em_memory_names,
+                                                      [EM_AXIS_REACH] = em_reach_names,
+                                                      [EM_AXIS_FIELD] = em_field_names};
     const char *const *words = words_of[axis];
     bool good = words ? em_store_add_word_axis(store, name, size, words, status)
                       : em_store_add_axis(store, name, size, label, status);

@@ -14,21 +14,35 @@ int64_t em_trace_id(const em_trace *trace)
 
 /* ---- times, rows and memory of ranks ---- */
 
-/* This rank's times of a layer to its place, and its place's rows to the file. row: of the dataset. */
-static void put_seconds(em_trace *trace, const em_dataset *data, int64_t row, const double *seconds)
+/* This rank's numbers of each phase of a layer, width a phase, to its place, and its place's to the file. row: of the
+ * dataset. Several ranks at one place add up. */
+static void put_phases(em_trace *trace, em_quantity quantity, int64_t row, int64_t width, const void *numbers)
 {
-    int64_t width = (int64_t)trace->places * EM_NUM_PHASES;
+    const em_dataset *data = &trace->data[quantity];
+    int64_t count = EM_NUM_PHASES * width, all = trace->places * count, col = trace->rank % trace->places * count;
     if (trace->num_ranks == trace->places) {
-        em_writer_put(trace->writer, data, width, row, 1, (int64_t)trace->rank * EM_NUM_PHASES, EM_NUM_PHASES, seconds,
-                      EM_NUM_PHASES);
+        em_writer_put(trace->writer, data, all, row, 1, col, count, numbers, count);
         return;
     }
-    double *mine = em_zeroed(width, sizeof *mine), *sum = em_zeroed(width, sizeof *sum);
-    memcpy(mine + trace->rank % trace->places * EM_NUM_PHASES, seconds, sizeof(double[EM_NUM_PHASES]));
-    MPI_Reduce(mine, sum, (int)width, MPI_DOUBLE, MPI_SUM, 0, trace->comm);
-    if (trace->rank == 0) em_writer_put(trace->writer, data, width, row, 1, 0, width, sum, width);
+    char *mine = em_zeroed(all, 8), *sum = em_zeroed(all, 8);
+    memcpy(mine + col * 8, numbers, (size_t)count * 8);
+    MPI_Reduce(mine, sum, (int)all, data->type == EM_TYPE_F64 ? MPI_DOUBLE : MPI_INT64_T, MPI_SUM, 0, trace->comm);
+    if (trace->rank == 0) em_writer_put(trace->writer, data, all, row, 1, 0, all, sum, all);
     free(mine);
     free(sum);
+}
+
+/* Of one layer, or, with layer num_layers, outside of them: to this row of each dataset. */
+static void put_layer(em_trace *trace, const em_profile *profile, int64_t layer, int64_t row)
+{
+    bool outside = layer == profile->num_layers;
+    int64_t bytes[EM_NUM_PHASES * EM_NUM_REACHES];
+    const int64_t *rows = profile->rows + layer * EM_NUM_PHASES * EM_NUM_REACHES;
+    for (int i = 0; i < EM_NUM_PHASES * EM_NUM_REACHES; i++)
+        bytes[i] = rows[i] * trace->config.emb_size * (int64_t)sizeof(float);
+    put_phases(trace, outside ? EM_OUTER_SECONDS : EM_PHASE_SECONDS, row, 1, profile->seconds + layer * EM_NUM_PHASES);
+    put_phases(trace, outside ? EM_OUTER_EXCHANGE_ROWS : EM_EXCHANGE_ROWS, row, EM_NUM_REACHES, rows);
+    put_phases(trace, outside ? EM_OUTER_EXCHANGE_BYTES : EM_EXCHANGE_BYTES, row, EM_NUM_REACHES, bytes);
 }
 
 /* The rows that all ranks dispatched in one layer, by place. */
@@ -63,11 +77,11 @@ void em_trace_put_profile(em_trace *trace, const em_profile *profile)
     for (int64_t layer = 0; layer < profile->num_layers; layer++) {
         int64_t row = trace->layer_place[layer];
         if (row < 0) continue;
-        put_seconds(trace, &trace->data[EM_PHASE_SECONDS], row, profile->seconds + layer * EM_NUM_PHASES);
+        put_layer(trace, profile, layer, row);
         if (trace->num_ranks != trace->places)
             put_dispatched(trace, row, profile->dispatched + layer * trace->num_ranks);
     }
-    put_seconds(trace, &trace->data[EM_OUTER_SECONDS], 0, profile->seconds + profile->num_layers * EM_NUM_PHASES);
+    put_layer(trace, profile, profile->num_layers, 0);
     put_memory(trace);
 }
 

@@ -136,6 +136,7 @@ static int64_t axis_size(const em_view *view, em_axis axis)
         [EM_AXIS_STEP] = view->num_steps,
         [EM_AXIS_EVENT] = view->num_events,
         [EM_AXIS_FIELD] = EM_NUM_FIELDS,
+        [EM_AXIS_REACH] = EM_NUM_REACHES,
     };
     return size[axis];
 }
@@ -345,7 +346,7 @@ bool em_view_read(const em_view *view, em_quantity quantity, int64_t layer, int6
 bool em_view_read_layer(const em_view *view, em_quantity quantity, int64_t layer, void *out, em_status *status)
 {
     const em_dataset *data = &view->data[quantity];
-    bool at_end = quantity == EM_PHASE_SECONDS || quantity == EM_OUTER_SECONDS || quantity == EM_MEMORY_BYTES;
+    bool at_end = quantity >= EM_PHASE_SECONDS && quantity < EM_STEP_ROWS;
     bool layered = em_quantities[quantity].axis[0] == EM_AXIS_LAYER;
     if (!em_view_need(view, quantity, status)) return false;
     if (at_end && !view->complete)

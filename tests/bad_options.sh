@@ -58,7 +58,8 @@ for seed in x -1 1.5 99999999999999999999 9223372036854775808 ''; do
 done
 refuse 64 '--seed' '"-1"' 'whole number of 0 or more' -- init "${tiny[@]}" --seed -1 -o w.h5
 
-# ---- how to compute ----
+# ---- how to compute and exchange ----
+refuse 64 '--exchange' '"nodes"' 'flat or node' -- "${run[@]}" --exchange nodes
 refuse 64 '--compute' '"f16"' 'f32, bf16 or int8' -- "${run[@]}" --compute f16
 for word in '' F32 bf int8x 'bf16,int8'; do ranks=1 refuse 64 '--compute' "\"$word\"" -- "${run[@]}" --compute "$word"; done
 for pair in bf16-f32 bf16-int8 int8-f32 int8-bf16; do

@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 
 OF_MACHINE = {"phase_seconds", "outer_seconds", "memory_bytes", "dispatch_rows", "rank", "source_rank", "step_rows",
-              "events", "clock_error", "clock_drift"}
+              "events", "clock_error", "clock_drift", "exchange_rows", "outer_exchange_rows", "exchange_bytes",
+              "outer_exchange_bytes"}
 COUNTERS = ("layers_done", "step_tokens", "tokens_done")
 wrong = []
 seen = {}

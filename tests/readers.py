@@ -22,6 +22,8 @@ AXES = {
     "final_hidden": "token emb", "logits": "token vocab",
     "dispatch_rows": "layer source_rank rank", "expert_load": "layer expert", "phase_seconds": "layer rank phase",
     "memory_bytes": "rank memory",
+    "exchange_rows": "layer rank phase reach", "outer_exchange_rows": "rank phase reach",
+    "exchange_bytes": "layer rank phase reach", "outer_exchange_bytes": "rank phase reach",
 }
 TL_NAMES = {
     "token_ids": "tokens", "resid_pre": "blocks.{layer}.hook_resid_pre", "resid_mid": "blocks.{layer}.hook_resid_mid",
@@ -37,8 +39,9 @@ ROOT = {
     "date_created": str, "hostname": str, "num_ranks": int, "mpi_library": str, "seed": int, "config_json": str,
     "complete": int,
 }
-INTEGERS = {"token_ids", "sequence", "position", "expert_indices", "dispatch_rows", "expert_load", "memory_bytes"}
-ALWAYS = {"token_ids", "sequence", "position", "dispatch_rows", "expert_load", "phase_seconds", "memory_bytes"}
+EXCHANGED = {"exchange_rows", "outer_exchange_rows", "exchange_bytes", "outer_exchange_bytes"}
+INTEGERS = {"token_ids", "sequence", "position", "expert_indices", "dispatch_rows", "expert_load", "memory_bytes"} | EXCHANGED
+ALWAYS = {"token_ids", "sequence", "position", "dispatch_rows", "expert_load", "phase_seconds", "memory_bytes"} | EXCHANGED
 wrong = []
 
 
@@ -251,7 +254,7 @@ def check_part(whole_path, part_path, quantities, layers, tokens):
         for axis, numbers in keep.items():
             check(np.array_equal(part[axis][...], numbers), f"axis {axis} is {part[axis][...]}, not {numbers}")
         for name in names:
-            if name in ("phase_seconds", "dispatch_rows", "memory_bytes"):
+            if name in {"phase_seconds", "dispatch_rows", "memory_bytes"} | EXCHANGED:
                 continue
             expected = whole[name][...]
             for place, axis in enumerate(AXES[name].split()):

@@ -6,7 +6,7 @@ program=$1 scratch=$3
 rm -rf "$scratch" && mkdir -p "$scratch" && cd "$scratch"
 
 # What depends on the run and its ranks themselves.
-of_ranks='run_id|dispatch_rows|phase_seconds|outer_seconds|memory_bytes|source_rank|rank|events|clock_.*'
+of_ranks='run_id|dispatch_rows|phase_seconds|outer_seconds|memory_bytes|(outer_)?exchange_(rows|bytes)|source_rank|rank|events|clock_.*'
 datasets_of() { h5ls "$1" | awk '{print $1}' | grep -vxE "$of_ranks"; }
 
 # same WHAT RANKS...: run with OPTIONS on 1 rank of one thread, and on each of RANKS of as many as THREADS says.

@@ -36,6 +36,10 @@ static const struct {
     {"expert_load", EM_TYPE_INT64, "layer expert", NULL},
     {"phase_seconds", EM_TYPE_F64, "layer rank phase", NULL},
     {"memory_bytes", EM_TYPE_INT64, "rank memory", NULL},
+    {"exchange_rows", EM_TYPE_INT64, "layer rank phase reach", NULL},
+    {"outer_exchange_rows", EM_TYPE_INT64, "rank phase reach", NULL},
+    {"exchange_bytes", EM_TYPE_INT64, "layer rank phase reach", NULL},
+    {"outer_exchange_bytes", EM_TYPE_INT64, "rank phase reach", NULL},
 };
 enum { IN_FORMAT = sizeof format_table / sizeof *format_table };
 
@@ -101,8 +105,12 @@ static void every_quantity_has_one_line_of_meaning(void)
 /* A user names what the model computes. What tells tokens apart, and what happened between ranks, is always there. */
 static void a_user_may_leave_out_what_the_model_computes(void)
 {
-    static const char *const always[] = {"token_ids",   "sequence",      "position",    "dispatch_rows",
-                                         "expert_load", "phase_seconds", "memory_bytes"};
+    static const char *const always[] = {"token_ids",      "sequence",
+                                         "position",       "dispatch_rows",
+                                         "expert_load",    "phase_seconds",
+                                         "exchange_rows",  "outer_exchange_rows",
+                                         "exchange_bytes", "outer_exchange_bytes",
+                                         "memory_bytes"};
     enum { ALWAYS = sizeof always / sizeof *always };
     int optional = 0;
     for (int i = 0; i < IN_FORMAT; i++) {

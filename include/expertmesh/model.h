@@ -58,6 +58,7 @@ typedef struct em_extent {
 typedef struct em_manner {
     em_compute compute;
     int threads; /* of each rank; 0: the cores of its host that fall to it */
+    bool flat;   /* rows go to each rank by itself, not once to each host */
 } em_manner;
 
 /* One set of loops for all ranks, the plainest that any of them has chosen; and the threads of this one. em_model_open does

@@ -27,6 +27,18 @@ typedef enum em_phase {
 
 extern const char *const em_phase_names[EM_NUM_PHASES];
 
+/* Does a phase carry rows between ranks? */
+static inline bool em_phase_exchanges(em_phase phase)
+{
+    return phase == EM_PHASE_EMBEDDING || phase == EM_PHASE_GATHER || phase == EM_PHASE_SUM ||
+           phase == EM_PHASE_DISPATCH || phase == EM_PHASE_COMBINE || phase == EM_PHASE_OUTPUT;
+}
+
+/* How far a row went to another rank: exchange.h says how each is counted. */
+typedef enum em_reach { EM_INSIDE_HOSTS, EM_BETWEEN_HOSTS, EM_NUM_REACHES } em_reach;
+
+extern const char *const em_reach_names[EM_NUM_REACHES];
+
 typedef struct em_event {
     double begin, end; /* MPI_Wtime */
     int64_t layer;     /* num_layers: outside of the layers */
@@ -48,8 +60,9 @@ extern const char *const em_field_names[EM_NUM_FIELDS];
 
 typedef struct em_profile {
     int64_t num_layers;
-    double *seconds;     /* [num_layers + 1, EM_NUM_PHASES]; the last row is what lies outside of the layers */
-    int64_t *rows_sent;  /* [num_layers + 1, EM_NUM_PHASES] rows sent to other ranks, by phase */
+    double *seconds; /* [num_layers + 1, EM_NUM_PHASES]; the last row is what lies outside of the layers */
+    int64_t
+        *rows; /* [num_layers + 1, EM_NUM_PHASES, EM_NUM_REACHES] this rank's rows that went to other ranks, by phase */
     int64_t *load;       /* [num_layers, num_experts] rows of each expert, on all ranks the same */
     int64_t *dispatched; /* [num_layers, num_ranks] rows that this rank's dispatch sent to each, itself with them */
     em_event *event;     /* [num_events] of the step at hand; room for em_profile_room */
@@ -75,7 +88,7 @@ double em_profile_seconds(const em_profile *profile);
 /* Start the clock of a step; then, at the end of each phase, charge the time since the last call to it. layer num_layers: outside. */
 void em_profile_start(em_profile *profile);
 void em_profile_lap(em_profile *profile, int64_t layer, em_phase phase);
-void em_profile_sent(em_profile *profile, int64_t layer, em_phase phase, int64_t rows);
+void em_profile_rows(em_profile *profile, int64_t layer, em_phase phase, int64_t inside, int64_t between);
 
 #ifdef __cplusplus
 }

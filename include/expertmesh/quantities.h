@@ -23,6 +23,7 @@ typedef enum em_axis {
     EM_AXIS_RANK,
     EM_AXIS_PHASE,
     EM_AXIS_MEMORY,
+    EM_AXIS_REACH,
     EM_AXIS_STEP,
     EM_AXIS_EVENT,
     EM_AXIS_FIELD,
@@ -55,6 +56,10 @@ typedef enum em_quantity {
     EM_PHASE_SECONDS,
     EM_OUTER_SECONDS,
     EM_MEMORY_BYTES,
+    EM_EXCHANGE_ROWS,
+    EM_OUTER_EXCHANGE_ROWS,
+    EM_EXCHANGE_BYTES,
+    EM_OUTER_EXCHANGE_BYTES,
     EM_STEP_ROWS, /* from here on: the events, what each rank did when; chosen as one */
     EM_EVENTS,
     EM_CLOCK_ERROR,

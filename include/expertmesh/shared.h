@@ -23,10 +23,12 @@ typedef struct em_shared {
     MPI_Comm host;       /* the ranks that share memory with this one */
     int num_ranks, rank; /* in comm */
     int host_size;
-    int *member;     /* [host_size] ranks of comm on this host, ascending */
-    bool in_place;   /* arrays are read in place, on every host that has more than one rank */
-    bool by_message; /* some rank cannot read some other's array, so all take part in messages; the same everywhere */
-    bool *readable;  /* [P] the array of rank r can be read here; always so of its own */
+    int *member;       /* [host_size] ranks of comm on this host, ascending */
+    int *host_of;      /* [P] the host of each rank, numbered by its lowest rank */
+    bool in_place;     /* arrays are read in place, on every host that has more than one rank */
+    bool cannot_share; /* there are such hosts, but memory could not be shared; the same everywhere */
+    bool by_message;   /* some rank cannot read some other's array, so all take part in messages; the same everywhere */
+    bool *readable;    /* [P] the array of rank r can be read here; always so of its own */
     const float **array; /* [P] that array; NULL while it is empty or where it cannot be read */
     float *own;          /* this rank's */
     int64_t *room;       /* [P] floats in each rank's array */
@@ -36,6 +38,8 @@ typedef struct em_shared {
  * many neighbouring ranks believe that they are a host of their own, is no such number on some rank; of several numbers
  * the least counts. Collective; closed with em_shared_close. */
 em_shared *em_shared_open(MPI_Comm comm, em_status *status);
+/* Another one, empty, on the same hosts. Collective. */
+em_shared *em_shared_like(const em_shared *s);
 void em_shared_close(em_shared *s);
 
 /* This rank's array, with room for rows[rank] rows of dim floats. rows [P]: what every rank asks for, which all must know

@@ -86,7 +86,7 @@ bool em_trace_step_done(em_trace *trace, int64_t rows, em_status *status);
 /* What this rank did in a step of so many tokens, now that it is over. Local. trace may be NULL. */
 void em_trace_events(em_trace *trace, const em_profile *profile, int64_t step, int64_t tokens);
 
-/* All is run, so many rows: wait until it is written and counted; this rank's times and memory, NaN and -1 where no
+/* All is run, so many rows: wait until it is written and counted; this rank's times, rows and memory, NaN and -1 where no
  * token was run, the mark of a complete trace.
  * Collective, agreed. trace may be NULL. */
 bool em_trace_finish(em_trace *trace, const em_profile *profile, int64_t rows, em_status *status);

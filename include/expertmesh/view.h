@@ -61,9 +61,9 @@ int64_t em_view_width(const em_view *view, em_quantity quantity);
 bool em_view_read(const em_view *view, em_quantity quantity, int64_t layer, int64_t token, int64_t tokens, void *out,
                   em_status *status);
 
-/* The whole of one layer of a quantity without tokens, int64_t or double: dispatch_rows, expert_load, phase_seconds; of
- * outer_seconds and memory_bytes all. What a run has not counted yet reads as 0. Seconds and memory are written at the end
- * of a run: before that they are EM_BAD_DATA. */
+/* The whole of one layer of a quantity without tokens, int64_t or double: dispatch_rows, expert_load, phase_seconds,
+ * exchange_rows, exchange_bytes; of those without layers, as outer_seconds and memory_bytes, all. What a run has not counted
+ * yet reads as 0. All but the first two are written at the end of a run: before that they are EM_BAD_DATA. */
 bool em_view_read_layer(const em_view *view, em_quantity quantity, int64_t layer, void *out, em_status *status);
 
 /* What the ranks did in one step: out [P, num_events, EM_NUM_FIELDS]; an event whose end is 0 did not happen. Needs events. */

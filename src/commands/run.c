@@ -22,6 +22,7 @@ static const em_option options[] = {
     {"layout", "NAME|FILE", "who owns what: contiguous, sliced (the default), spread, or a map in a JSON file", 0},
     {"attention-ranks", "0,4-7", "only these ranks own attention heads", 0},
     {"expert-ranks", "0,4-7", "only these ranks own experts", 0},
+    {"exchange", "flat|node", "between hosts a row goes to each rank, or once to each host (node)", 0},
     {"prompt", "TEXT", "run this text; a byte is a token", 0},
     {"prompt-file", "FILE", "run the text in a file, one prompt a line", 0},
     {"tokens", "1,2,3", "run these tokens", 0},
@@ -235,11 +236,14 @@ static bool read_generation(const em_call *call, const em_batch *batch, const em
 
 static bool read_manner(const em_call *call, em_manner *manner, em_status *status)
 {
-    const char *compute = em_option_value(call, "compute");
+    const char *compute = em_option_value(call, "compute"), *exchange = em_option_value(call, "exchange");
     int64_t threads;
-    *manner = (em_manner){EM_COMPUTE_F32, 0};
+    *manner = (em_manner){EM_COMPUTE_F32, 0, false};
     if (compute && !em_compute_parse(compute, &manner->compute))
         return em_fail(status, EM_USAGE, "--compute: \"%s\" is not f32, bf16 or int8", compute);
+    manner->flat = exchange && strcmp(exchange, "flat") == 0;
+    if (exchange && !manner->flat && strcmp(exchange, "node") != 0)
+        return em_fail(status, EM_USAGE, "--exchange: \"%s\" is not flat or node", exchange);
     if (!em_option_whole(call, "threads", 1, EM_MOST_THREADS, 0, &threads, status)) return false;
     manner->threads = (int)threads;
     return true;
