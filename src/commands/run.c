@@ -286,7 +286,7 @@ static bool read_request(const em_call *call, const em_source *source, int64_t r
                                   .steps = steps,
                                   .command_line = call->command_line,
                                   .seed = source->seed};
-    for (int i = 0; i < 4 && !request->path; i++)
+    for (int i = 0; i < (em_option_value(call, "checkpoint") ? 3 : 4) && !request->path; i++)
         if (em_option_value(call, parts[i]))
             return em_fail(status, EM_USAGE, "run: --%s says what to record, but --trace T.h5 is missing", parts[i]);
     if (!request->path) return true;
