@@ -303,19 +303,22 @@ bool em_trace_drain(em_trace *trace, em_status *status)
 void em_trace_events(em_trace *trace, const em_profile *profile, int64_t step, int64_t tokens)
 {
     if (!trace || !em_trace_keeps(trace, EM_EVENTS) || trace->rank >= trace->places) return;
-    int64_t n = profile->num_events, width = em_profile_room(profile->num_layers) * EM_NUM_FIELDS;
-    double *told = em_alloc(n * EM_NUM_FIELDS, sizeof *told), *field = told;
-    for (const em_event *e = profile->event; e < profile->event + n; e++, field += EM_NUM_FIELDS) {
+    int64_t width = em_profile_room(profile->num_layers) * EM_NUM_FIELDS, row = step * trace->places;
+    double *told = em_zeroed(width, sizeof *told), *none = em_zeroed(width, sizeof *none), *field = told;
+    for (const em_event *e = profile->event; e < profile->event + profile->num_events; e++, field += EM_NUM_FIELDS) {
         field[EM_FIELD_BEGIN] = e->begin - profile->clock.origin;
         field[EM_FIELD_END] = e->end - profile->clock.origin;
         field[EM_FIELD_PHASE] = e->phase;
         field[EM_FIELD_LAYER] = e->layer < profile->num_layers ? (double)e->layer : -1;
         field[EM_FIELD_ROWS] = (double)e->rows;
     }
-    em_writer_put(trace->writer, &trace->data[EM_EVENTS], width, step * trace->places + trace->rank, 1, 0,
-                  n * EM_NUM_FIELDS, told, n * EM_NUM_FIELDS);
+    em_writer_put(trace->writer, &trace->data[EM_EVENTS], width, row + trace->rank, 1, 0, width, told, width);
+    /* nobody is at the places past this run's ranks, whoever was there when the step was run before */
+    for (int place = trace->num_ranks; trace->rank == 0 && place < trace->places; place++)
+        em_writer_put(trace->writer, &trace->data[EM_EVENTS], width, row + place, 1, 0, width, none, width);
     if (trace->rank == 0) em_writer_put(trace->writer, &trace->data[EM_STEP_ROWS], 1, step, 1, 0, 1, &tokens, 1);
     free(told);
+    free(none);
 }
 
 /* ---- the end ---- */
