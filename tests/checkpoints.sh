@@ -1,5 +1,5 @@
 #!/bin/bash
-# tests/checkpoints.sh: runs that are stopped and go on: at every step in turn, each time on another number of ranks; by
+# tests/checkpoints.sh: runs that are stopped and go on: at every step in turn, each time on another number of ranks, threads and layout; by
 # signals to one rank or all; killed between two checkpoints. Tokens and trace must be bit for bit those of a run that was
 # never stopped. And everything from which a run must not go on.
 #
@@ -27,9 +27,9 @@ same_as_whole() {
 # So little time that each run takes one step, writes a checkpoint and stops.
 little=(--max-hours 1e-9)
 
-# chain WHAT STEPS ARGUMENT...: in STEPS steps, on other ranks each time.
+# chain WHAT STEPS ARGUMENT...: in STEPS steps, on other ranks, threads and layouts each time.
 chain() {
-    local what=$1 steps=$2 turn=0 trace=() counts=(3 1 4 2 6 3 5 1 2)
+    local what=$1 steps=$2 turn=0 trace=() counts=(3 1 4 2 6 3 5 1 2) layouts=(spread sliced contiguous sliced)
     shift 2
     rm -f whole.* t.h5 c.h5
     if [ "$traced" = yes ]; then trace=(--trace t.h5); fi
@@ -39,7 +39,8 @@ chain() {
     watch mpirun -n 2 "$program" run "$@" ${trace[@]+"${trace[@]}"} --checkpoint c.h5 "${little[@]}"
     while [ "$status" = 0 ] && grep -q '^stopped: ' "$logs/out"; do
         turn=$((turn + 1))
-        watch mpirun -n "${counts[turn % ${#counts[@]}]}" "$program" run --resume c.h5 "${little[@]}" --threads $((1 + turn % 3))
+        watch mpirun -n "${counts[turn % ${#counts[@]}]}" "$program" run --resume c.h5 "${little[@]}" \
+            --threads $((1 + turn % 3)) --layout "${layouts[turn % 4]}"
     done
     if [ "$status" != 0 ]; then fail "$what, stopped $turn times" 'exit code 0' "$status: $(cat "$logs/err")"; fi
     if [ "$turn" != $((steps - 1)) ]; then fail "$what" "$steps steps" "$((turn + 1))"; fi

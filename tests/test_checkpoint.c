@@ -282,8 +282,10 @@ static int64_t run(const em_checkpoint *from, const char *path, listening *l, bo
     int64_t rows = 0;
     em_batch_add_tokens(&prompts, "3 1 4 1 5", "here", EM_USAGE, &status);
     em_source_generate(&source, &config, 7, EM_F32);
+    em_layout layout = em_layout_make(&config, suite_size());
     em_extent extent = em_generation_extent(&prompts, &generation);
-    CU_ASSERT(em_model_open(&model, MPI_COMM_WORLD, &source, extent, (em_manner){.threads = 1}, NULL, NULL, &status));
+    CU_ASSERT(em_model_open(&model, MPI_COMM_WORLD, &source, &layout, extent, (em_manner){.threads = 1}, NULL, NULL,
+                            &status));
     em_profile_open(&profile, config.num_layers, config.num_experts, model.num_ranks);
     em_errand errand = {.model = &model, .prompts = &prompts, .generation = &generation, .command_line = "test"};
     em_keeping keeping = {.errand = &errand, .path = path, .from = from};
@@ -295,6 +297,7 @@ static int64_t run(const em_checkpoint *from, const char *path, listening *l, bo
     em_outcome_free(&after);
     em_profile_close(&profile);
     em_model_close(&model);
+    em_layout_free(&layout);
     em_source_close(&source);
     em_batch_free(&prompts);
     return rows;

@@ -191,9 +191,9 @@ static bool same_file(const char *a, const char *b)
 
 void em_again_keep_inputs(const em_call *call, const char *option, const char *path, em_status *status)
 {
-    static const char *const inputs[] = {"weights", "prompt-file", "tokens-file", "config"};
+    static const char *const inputs[] = {"weights", "prompt-file", "tokens-file", "config", "layout"};
     char *partial = em_text("%s.partial", path);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         const char *input = em_option_value(call, inputs[i]);
         if (same_file(path, input) || same_file(partial, input))
             em_fail(status, EM_CANNOT_WRITE, "--%s %s would replace %s, the file of --%s; it must go elsewhere", option,
