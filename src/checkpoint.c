@@ -260,6 +260,7 @@ bool em_checkpoint_save(const em_errand *errand, const char *path, const em_stat
     int64_t N = errand->prompts->num_sequences;
     saving s = {.errand = errand, .state = state, .cache = cache, .profile = profile};
     struct stat info;
+    em_stand(-1, "checkpoint");
     s.start = em_alloc(N + 1, sizeof *s.start);
     em_checkpoint_starts(state, errand->prompts, s.start);
     em_checkpoint_shape shape = {&errand->model->config,    errand->prompts->num_tokens, N,
@@ -271,5 +272,6 @@ bool em_checkpoint_save(const em_errand *errand, const char *path, const em_stat
     if (bytes) *bytes = good && stat(path, &info) == 0 ? (int64_t)info.st_size : 0;
     free(partial);
     free(s.start);
+    em_stand(-1, NULL);
     return good;
 }

@@ -14,11 +14,13 @@ told() { sed -n '/^generated/,/^$/p; /^likeliest/,/^$/p' "$1" | grep .; }
 
 # same_as_whole WHAT OUT [TRACE]: against whole.out and whole.h5.
 same_as_whole() {
-    local quantity
+    local quantity quantities
     check "$1" 'the tokens of a run that was never stopped' diff <(told whole.out) <(told "$2")
     if [ -z "${3-}" ]; then return; fi
     check "$1" 'the trace of a run that was never stopped' "$program" compare whole.h5 "$3"
-    for quantity in $(h5ls whole.h5 | awk '{print $1}' | grep -vxE 'run_id|resumes|dispatch_rows|phase_seconds|outer_seconds|memory_bytes|source_rank|rank|phase|memory|events|clock_error|clock_drift|field'); do
+    quantities=$("$program" compare whole.h5 "$3" | awk '$NF == "same" { print $1 }')
+    check "$1" 'expert_load among what is compared' grep -qx expert_load <<<"$quantities"
+    for quantity in $quantities; do
         check "$1: $quantity" 'the same bits' h5diff whole.h5 "$3" "/$quantity" "/$quantity"
     done
 }

@@ -11,9 +11,9 @@
 /* Options that say how a run is carried out, and not what it computes. */
 static bool may_change(const char *name)
 {
-    static const char *const names[] = {"threads",  "layout",           "attention-ranks", "expert-ranks",
-                                        "exchange", "checkpoint",       "resume",          "max-hours",
-                                        "force",    "checkpoint-every", "watchdog",        "help"};
+    static const char *const names[] = {
+        "threads",          "layout",    "attention-ranks", "expert-ranks", "exchange", "layout-only", "checkpoint",
+        "checkpoint-every", "max-hours", "resume",          "force",        "watchdog", "help"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0) return true;
     return false;
