@@ -42,6 +42,7 @@ test|python3-h5netcdf|lets xarray open HDF5                |python h5netcdf     
 test|slurm-wlm      |a SLURM to submit the job scripts to |command slurmctld /usr/sbin/slurmctld            |slurm      |Slurm
 test|munge          |how the parts of SLURM know another  |command munged /usr/sbin/munged                  |munge      |munge
 test|gnuplot-nox    |plots of the scaling jobs            |command gnuplot                                  |gnuplot    |gnuplot
+test|r-bioc-rhdf5    |reading a trace from R               |command Rscript                                  |r-rhdf5    |R-bundle-Bioconductor
 test|chromium        |opens reports                        |command chromium chromium-browser google-chrome  |chromium   |Chromium
 test|shellcheck      |checks the shell scripts             |command shellcheck                               |shellcheck |ShellCheck
 TABLE

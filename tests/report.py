@@ -19,6 +19,7 @@ NEEDS = {"load": ["expert_load"], "balance": ["expert_load"], "router": ["router
          "neurons": ["ffn_hidden", "expert_indices"], "quiet": ["ffn_hidden", "expert_indices"], "norms": ["resid_post"],
          "memory": ["memory_bytes"]}
 AT_END = ("phases", "memory")
+OF_TOKENS = ("router", "pairs", "text", "neurons", "quiet", "norms")
 wrong = []
 
 
@@ -106,8 +107,25 @@ def table(page, section, run):
     return numbers_of([row[1:] for row in rows[1:]])
 
 
+class Trace:
+    """A trace as far as it is written."""
+
+    def __init__(self, path):
+        self.file = h5py.File(path, "r")
+        self.attrs, self.tokens = self.file.attrs, int(self.file["tokens_done"][()])
+
+    def __contains__(self, name):
+        return name in self.file
+
+    def __getitem__(self, name):
+        data = self.file[name]
+        axes = [name if "CLASS" in data.attrs else next(iter(dim.keys())).strip("/") for dim in data.dims]
+        return data[tuple(slice(self.tokens if axis == "token" else None) for axis in axes)]
+
+
 def is_there(section, trace):
-    return all(name in trace for name in NEEDS[section]) and (section not in AT_END or trace.attrs["complete"] == 1)
+    return (all(name in trace for name in NEEDS[section]) and (section not in AT_END or trace.attrs["complete"] == 1)
+            and (section not in OF_TOKENS or trace.tokens > 0))
 
 
 def check_section(page, section, run, trace):
@@ -115,7 +133,8 @@ def check_section(page, section, run, trace):
     missing = page.ask(f"document.querySelectorAll('#{section} .run')[{run}].querySelector('.missing')?.textContent")
     if not is_there(section, trace):
         absent = next((need for need in NEEDS[section] if need not in trace), None)
-        words = ["not recorded", f"--trace-only ...,{absent}"] if absent else ["not complete"]
+        words = [f"{absent} was not recorded", f"--trace-only ...,{absent}"] if absent else [
+            "not complete" if section in AT_END else "no token"]
         check(missing and all(word in missing for word in words), f"{name}: in place of the picture:", missing)
         return
     check(missing is None, f"{name}: {missing}")
@@ -196,7 +215,7 @@ def check_hover(page):
 
 def check_choice(page, run, trace):
     """Choosing a layer colours the text by that layer's experts."""
-    if "expert_indices" not in trace:
+    if not is_there("text", trace):
         return
     order = np.lexsort((trace["position"][...], trace["sequence"][...]))
     at = f"document.querySelectorAll('#text .run')[{run}]"
@@ -220,12 +239,12 @@ def check_text(page, run, trace):
     prompt = trace["token_ids"][...][order].astype("u1").tobytes().decode("utf-8", "replace").replace("\n", "↵")
     shown = page.ask(f"""[...document.querySelectorAll('#text .run')[{run}].querySelectorAll('[data-at]')].map(
         span => span.textContent).join('').replaceAll('·', '')""")
-    if " --prompt" in trace.attrs["command_line"] and "expert_indices" in trace and "\ufffd" not in prompt:
+    if " --prompt" in trace.attrs["command_line"] and is_there("text", trace) and "\ufffd" not in prompt:
         check(shown == prompt.replace("\t", "⇥"), f"text of trace {run} is {shown!r}, not {prompt!r}")
 
 
 def main(chromium, html, *paths):
-    traces = [h5py.File(path, "r") for path in paths]
+    traces = [Trace(path) for path in paths]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, Browser(chromium, folder) as browser:
         for width in (1280, 400):
             for dark in (False, True):
@@ -241,7 +260,7 @@ def main(chromium, html, *paths):
                             check_section(page, section, run, trace)
                         check_text(page, run, trace)
                     hidden = page.ask("[...document.querySelectorAll('.choice')].every(choice => choice.hidden)")
-                    check(hidden != scripts or not any("expert_indices" in trace for trace in traces),
+                    check(hidden != scripts or not any(is_there("text", trace) for trace in traces),
                           f"{what}: the choice of a layer is {'hidden' if hidden else 'shown'}")
                     if scripts:
                         check_hover(page)

@@ -19,8 +19,14 @@ well mpirun -n 2 "$program" "${run[@]}" --tokens 1,2,255,4,7,9 --trace numbers.h
 well mpirun -n 2 "$program" "${run[@]}" --prompt "$hostile" --trace-only router_probs --trace-layers 1,3 --trace router.h5
 well mpirun -n 2 "$program" "${run[@]}" --prompt "$hostile" --trace-layers 4 --trace-tokens 3-9,20 --trace part.h5
 well "$program" run --preset tiny --num-layers 1 --prompt x --trace one.h5
+# What killed runs leave: after some tokens, and before the first.
 cp whole.h5 killed.h5
-well "$python" -c 'import h5py; f = h5py.File("killed.h5", "r+"); f.attrs["complete"] = 0'
+cp whole.h5 begun.h5
+well "$python" -c '
+import h5py
+for name, tokens in ("killed.h5", 20), ("begun.h5", 0):
+    f = h5py.File(name, "r+")
+    f.attrs["complete"], f["tokens_done"][()], f["step_tokens"][()], f["layers_done"][()] = 0, tokens, 0, 0'
 
 # ---- what is refused: no page, no part of one, nothing else changed ----
 head -c 20000 whole.h5 >damaged.h5
@@ -73,4 +79,5 @@ page 'a <b>&".h5' grown.h5
 page router.h5 killed.h5
 page numbers.h5 part.h5
 page one.h5
+page begun.h5
 finish

@@ -310,9 +310,10 @@ static void print_next_steps(const em_call *call, const em_trace_request *reques
     if (!request->path) return;
     printf("\ntrace: %s\nlook at it:\n"
            "  %s inspect %s\n"
+           "  %s report %s -o report.html\n"
            "  h5ls %s\n"
            "  python3 -c \"import h5py; f = h5py.File('%s'); print(f['expert_load'][:])\"\n",
-           request->path, call->program, request->path, request->path, request->path);
+           request->path, call->program, request->path, call->program, request->path, request->path, request->path);
 }
 
 /* Tokens as they come: the text of a single prompt as it is, several by lines. */

@@ -13,6 +13,14 @@ static bool has(em_figures *f, em_quantity quantity)
     return em_view_need(&f->view, quantity, &f->missing[quantity]);
 }
 
+/* The same for what there is of each token. */
+static bool has_tokens(em_figures *f, em_quantity quantity)
+{
+    if (!has(f, quantity)) return false;
+    if (em_view_tokens(&f->view, 0) > 0) return true;
+    return em_fail(&f->missing[quantity], EM_BAD_DATA, "%s: no token is written yet", f->path);
+}
+
 /* Tokens of a layer that may be read of a quantity, at least some. */
 static int64_t affordable(const em_figures *f, em_quantity quantity)
 {
@@ -40,7 +48,7 @@ static bool read_loads(em_figures *f, em_status *status)
 
 static bool read_router(em_figures *f, em_status *status)
 {
-    if (!has(f, EM_ROUTER_PROBS)) return true;
+    if (!has_tokens(f, EM_ROUTER_PROBS)) return true;
     f->entropy = em_alloc(f->L, sizeof *f->entropy);
     f->best = em_alloc(f->L, sizeof *f->best);
     for (int64_t layer = 0; layer < f->L; layer++) {
@@ -54,7 +62,7 @@ static bool read_router(em_figures *f, em_status *status)
 
 static bool read_pairs(em_figures *f, em_status *status)
 {
-    if (!has(f, EM_EXPERT_INDICES)) return true;
+    if (!has_tokens(f, EM_EXPERT_INDICES)) return true;
     int64_t *pairs = em_zeroed(f->E * f->E, sizeof *pairs);
     bool good = true;
     for (int64_t layer = 0; good && layer < f->L; layer++) good = em_analysis_pairs(&f->view, layer, pairs, status);
@@ -125,7 +133,7 @@ static bool read_memory(em_figures *f, em_status *status)
 
 static bool read_neurons(em_figures *f, em_status *status)
 {
-    if (!has(f, EM_FFN_HIDDEN) || !has(f, EM_EXPERT_INDICES)) return true;
+    if (!has_tokens(f, EM_FFN_HIDDEN) || !has_tokens(f, EM_EXPERT_INDICES)) return true;
     f->neuron_tokens = affordable(f, EM_FFN_HIDDEN);
     f->rms = em_alloc(f->L * f->E, sizeof *f->rms);
     f->quiet = em_alloc(f->L, sizeof *f->quiet);
@@ -175,7 +183,7 @@ static bool read_norms(em_figures *f, em_status *status)
     for (int place = 0; place < EM_NUM_PLACES; place++) {
         em_quantity quantity = EM_RESID_PRE + (em_quantity)place;
         em_norms *norms = &f->norm[place];
-        if (!has(f, quantity)) continue;
+        if (!has_tokens(f, quantity)) continue;
         f->norm_tokens = affordable(f, quantity);
         norms->mean = em_alloc(f->L, sizeof(double));
         norms->least = em_alloc(f->L, sizeof(double));
@@ -251,7 +259,7 @@ static bool read_text(em_figures *f, int64_t shown, em_status *status)
         f->shown_position[i] = words[i].position;
     }
     free(words);
-    if (!has(f, EM_EXPERT_INDICES)) return true;
+    if (!has_tokens(f, EM_EXPERT_INDICES)) return true;
     f->expert = em_alloc(f->L * f->num_shown, sizeof *f->expert);
     bool good = true;
     for (int64_t layer = 0; good && layer < f->L; layer++) good = read_first_experts(f, layer, status);
