@@ -111,6 +111,7 @@ class Trace:
     """A trace as far as it is written."""
 
     def __init__(self, path):
+        self.path = path
         self.file = h5py.File(path, "r")
         self.attrs, self.tokens = self.file.attrs, int(self.file["tokens_done"][()])
 
@@ -179,6 +180,8 @@ CONTRAST = """(() => {
 
 def check_look(page, what, traces):
     check(not page.complaints(), f"{what}: the browser complains:", page.complaints())
+    if what != "on paper":  # where tables that are open must not widen the page
+        page.ask("document.querySelectorAll('details').forEach(table => {table.open = true})")
     width, room = page.ask("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     check(width <= room, f"{what}: the page is {width} wide in a window of {room}")
     pictures = page.ask(LOOK)
@@ -243,6 +246,17 @@ def check_text(page, run, trace):
         check(shown == prompt.replace("\t", "⇥"), f"text of trace {run} is {shown!r}, not {prompt!r}")
 
 
+def check_summary(page, traces):
+    """What came from the files stands there as it was, and is no markup."""
+    rows = page.ask("""Object.fromEntries([...document.querySelectorAll('.summary tr')].map(row => [row.cells[0].textContent,
+        [...row.cells].slice(1).map(cell => cell.textContent)]))""")
+    check(rows["command"] == [trace.attrs["command_line"] for trace in traces], "command:", rows["command"])
+    check(rows["trace"] == [trace.path for trace in traces], "trace:", rows["trace"])
+    check(rows["ranks"][0] == str(traces[0].attrs["num_ranks"]), "ranks:", rows["ranks"])
+    title = page.ask("document.title")
+    check(title == " and ".join(trace.path for trace in traces) + " – Expertmesh", "title:", title)
+
+
 def main(chromium, html, *paths):
     traces = [Trace(path) for path in paths]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, Browser(chromium, folder) as browser:
@@ -255,6 +269,7 @@ def main(chromium, html, *paths):
                     if scripts == dark:
                         page.close()
                         continue
+                    check_summary(page, traces)
                     for run, trace in enumerate(traces):
                         for section in SECTIONS:
                             check_section(page, section, run, trace)
