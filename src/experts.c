@@ -26,7 +26,7 @@ static void first_layer(const row_block *b, int64_t place)
     for (int64_t i = 0; i < b->rows; i++) {
         float *hidden = b->hidden + i * n, *gate = b->gated + i * n;
         if (!gated) em_add(n, e->up_bias[place].data, hidden);
-        em_gelu(n, gated ? gate : hidden);
+        (e->numerics->gelu_erf ? em_gelu_erf : em_gelu)(n, gated ? gate : hidden);
         for (int64_t j = 0; gated && j < n; j++) hidden[j] *= gate[j];
     }
 }

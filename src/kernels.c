@@ -74,6 +74,11 @@ void em_gelu(int64_t count, float *x)
     em_tiles_in_use()->gelu(count, x);
 }
 
+void em_gelu_erf(int64_t count, float *x)
+{
+    for (int64_t i = 0; i < count; i++) x[i] = (float)(0.5 * (double)x[i] * (1 + erf((double)x[i] * M_SQRT1_2)));
+}
+
 void em_rope_table(int64_t T, int64_t C, const int32_t *position, double base, float *table)
 {
     /* in double: a float angle of position 8,000 would be off by 5e-4 */

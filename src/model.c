@@ -134,8 +134,11 @@ static bool open_arrays(em_model *model, em_status *status)
 bool em_model_open(em_model *model, MPI_Comm comm, const em_source *source, const em_layout *layout, em_extent extent,
                    em_manner manner, em_progress *progress, void *context, em_status *status)
 {
-    *model = (em_model){
-        .config = source->config, .layout = *layout, .compute = manner.compute, .arrival = {.flat = manner.flat}};
+    *model = (em_model){.config = source->config,
+                        .layout = *layout,
+                        .compute = manner.compute,
+                        .numerics = manner.numerics,
+                        .arrival = {.flat = manner.flat}};
     MPI_Comm_dup(comm, &model->comm);
     MPI_Errhandler handler = em_mpi_error_handler();
     MPI_Comm_set_errhandler(model->comm, handler);

@@ -156,6 +156,7 @@ static void finish_heads(em_pass *pass, int64_t layer, const float *const *home)
     const em_cover *cover = &m->head_cover;
     int64_t D = m->config.emb_size;
     const float *scale = em_weights_common(&m->weights, EM_ATTN_NORM_POST, layer);
+    float factor = m->numerics.scale_attn_output ? (float)m->config.attn_output_multiplier : 1;
 #pragma omp parallel num_threads(pass->own > 1 ? em_threads() : 1)
     {
         const float **part = em_alloc(cover->num_nodes, sizeof *part);
@@ -163,8 +164,10 @@ static void finish_heads(em_pass *pass, int64_t layer, const float *const *home)
 #pragma omp for
         for (int64_t t = 0; t < pass->own; t++) {
             for (int node = 0; node < cover->num_nodes; node++) part[node] = home[node * pass->own + t];
-            em_rms_norm(1, D, em_tree_finish(m->config.num_q_heads, cover->node, D, part, sum), scale,
-                        m->config.rms_norm_eps, pass->delta + t * D);
+            float *out = pass->delta + t * D;
+            memcpy(out, em_tree_finish(m->config.num_q_heads, cover->node, D, part, sum), (size_t)D * sizeof(float));
+            for (int64_t d = 0; factor != 1 && d < D; d++) out[d] *= factor;
+            em_rms_norm(1, D, out, scale, m->config.rms_norm_eps, out);
         }
         free(part);
         free(sum);
@@ -207,8 +210,8 @@ static em_routing *route(em_pass *pass, int64_t layer, float *weight)
     float *logits = em_alloc(pass->own * E, sizeof(float)), *probs = em_alloc(pass->own * E, sizeof(float));
     int32_t *chosen = em_alloc(pass->own * S, sizeof(int32_t));
     em_pass_norm(pass, EM_FFN_NORM_PRE, layer, pass->h, pass->x);
-    em_router_choose(&m->config, pass->own, pass->x, em_weights_common(&m->weights, EM_ROUTER, layer), logits, probs,
-                     chosen, weight);
+    em_router_choose(&m->config, &m->numerics, pass->own, pass->x, em_weights_common(&m->weights, EM_ROUTER, layer),
+                     logits, probs, chosen, weight);
     em_profile_lap(pass->profile, layer, EM_PHASE_ROUTER);
     em_pass_record(pass, EM_FFN_IN, layer, m->config.emb_size, pass->x);
     em_pass_record(pass, EM_ROUTER_LOGITS, layer, E, logits);
@@ -284,6 +287,7 @@ static void run_experts(em_pass *pass, int64_t layer, const em_routing *routing,
                           .up_bias = em_pass_blocks(pass, EM_FFN_UP_BIAS, layer),
                           .down_bias = em_pass_blocks(pass, EM_FFN_DOWN_BIAS, layer),
                           .compute = m->compute,
+                          .numerics = &m->numerics,
                           .inputs = m->inputs,
                           .rooms = &m->room[EM_ROOM_EXPERTS]};
     hidden_record context = {pass, routing, layer};

@@ -107,6 +107,7 @@ static bool put_provenance(const em_trace *trace, em_store *store, const em_trac
                 em_store_put_text(store, "/", "config_json", config, status) &&
                 em_store_put_int(store, "/", "complete", 0, status);
     if (good && request->layout) good = em_store_put_text(store, "/", "layout", request->layout, status);
+    if (good && request->numerics) good = em_store_put_text(store, "/", "numerics", request->numerics, status);
     if (good && job) good = em_store_put_text(store, "/", "slurm_job_id", job, status);
     free(config);
     return good;

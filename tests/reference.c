@@ -9,6 +9,7 @@
  *
  *   --tolerance X        largest relative 2-norm that counts as the same (2e-5); integers must be equal
  *   --tokens LIST        the whole input, prompts separated by `;`: needed where the trace keeps some tokens only
+ *   --router-softcap X, --renormalise-floor X, --scale-attention, --gelu-erf: the differences of other programs
  *   --check-tokens LIST  compare these tokens only, numbered from 0 through all prompts. The last layer and the logits
  *                        are computed for them alone, which makes one layer of true width a matter of seconds.
  *
@@ -135,7 +136,9 @@ static int64_t *column_read(const source *s, const char *path, size_t *length)
 
 typedef struct config {
     size_t L, D, H, K, C, V, E, S, F;
-    bool glu; /* the experts are gated (glu); otherwise two biased layers (mlp) */
+    bool glu;                                 /* the experts are gated (glu); otherwise two biased layers (mlp) */
+    double router_softcap, renormalise_floor; /* 0: none; below 0: weights as they are */
+    bool scale_attention, gelu_erf;
     double rms_norm_eps, rope_base, attn_output_multiplier, attn_logit_softcap;
     double embedding_multiplier_scale, output_multiplier_scale;
 } config;
@@ -191,6 +194,7 @@ static config config_read(const source *s)
         .S = size_attribute(s, "num_selected_experts"),
         .F = size_attribute(s, "ffn_size"),
         .glu = ffn_is_glu(s),
+        .renormalise_floor = -1,
         .rms_norm_eps = real_attribute(s, "rms_norm_eps"),
         .rope_base = real_attribute(s, "rope_base"),
         .attn_output_multiplier = real_attribute(s, "attn_output_multiplier"),
@@ -406,7 +410,8 @@ typedef struct input {
 
 typedef struct options {
     const char *weights, *trace, *tokens, *check_tokens; /* the last two may be NULL */
-    double tolerance;
+    double tolerance, router_softcap, renormalise_floor; /* below 0: weights as they are */
+    bool scale_attention, gelu_erf;
 } options;
 
 /* Numbers separated by `,`, and if sequence is wanted also by `;`, which starts the next one. The caller frees both. */
@@ -716,8 +721,9 @@ static void softmax(size_t length, double *x)
 }
 
 /* GELU in its tanh form: x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), Hendrycks and Gimpel, arXiv:1606.08415. */
-static double gelu(double x)
+static double gelu(double x, bool erf_form)
 {
+    if (erf_form) return 0.5 * x * (1 + erf(x / sqrt(2)));
     const double sqrt_2_over_pi = 0.79788456080286535588;
     return 0.5 * x * (1 + tanh(sqrt_2_over_pi * (x + 0.044715 * x * x * x)));
 }
@@ -801,6 +807,7 @@ static double *attention_block(model *m, const layer_weights *w, size_t layer, c
     double *a = rms_norm(c, m->in.T, h, w->attn_norm_pre);
     double *z = attention(m, w, layer, a, out);
     double *sum = multiply(&w->output, 0, out->n, z);
+    for (size_t i = 0; c->scale_attention && i < out->n * c->D; i++) sum[i] *= c->attn_output_multiplier;
     double *attn_out = rms_norm(c, out->n, sum, w->attn_norm_post);
     double *mid = gather(out, c->D, h);
     for (size_t i = 0; i < out->n * c->D; i++) mid[i] += attn_out[i];
@@ -835,6 +842,8 @@ static void route(model *m, const layer_weights *w, size_t layer, const token_li
     const config *c = &m->c;
     double *p = multiply(&w->router, 0, tokens->n, x); /* [n, E] */
     double *index = new_doubles(tokens->n * c->S);
+    for (size_t i = 0; c->router_softcap > 0 && i < tokens->n * c->E; i++)
+        p[i] = c->router_softcap * tanh(p[i] / c->router_softcap);
     compare(&m->trace, "router_logits", layer, tokens, p);
     for (size_t i = 0; i < tokens->n; i++) {
         softmax(c->E, p + i * c->E);
@@ -843,6 +852,10 @@ static void route(model *m, const layer_weights *w, size_t layer, const token_li
             weight[i * c->S + s] = p[i * c->E + choice[i * c->S + s]];
             index[i * c->S + s] = (double)choice[i * c->S + s];
         }
+        double total = 0;
+        for (size_t s = 0; s < c->S; s++) total += weight[i * c->S + s];
+        for (size_t s = 0; c->renormalise_floor >= 0 && s < c->S; s++)
+            weight[i * c->S + s] /= fmax(total, c->renormalise_floor);
     }
     compare(&m->trace, "router_probs", layer, tokens, p);
     compare(&m->trace, "expert_indices", layer, tokens, index);
@@ -857,10 +870,11 @@ static double *first_layer(const config *c, const layer_weights *w, size_t exper
     double *hidden = multiply(&w->up, expert, n, x);
     if (c->glu) {
         double *gate = multiply(&w->gate, expert, n, x);
-        for (size_t i = 0; i < n * c->F; i++) hidden[i] *= gelu(gate[i]);
+        for (size_t i = 0; i < n * c->F; i++) hidden[i] *= gelu(gate[i], c->gelu_erf);
         free(gate);
     } else {
-        for (size_t i = 0; i < n * c->F; i++) hidden[i] = gelu(hidden[i] + w->up_bias[expert * c->F + i % c->F]);
+        for (size_t i = 0; i < n * c->F; i++)
+            hidden[i] = gelu(hidden[i] + w->up_bias[expert * c->F + i % c->F], c->gelu_erf);
     }
     return hidden;
 }
@@ -998,23 +1012,32 @@ static void compare_input(model *m)
     free(value);
 }
 
-static double tolerance_parse(const char *text)
+static double number_parse(const char *option, const char *text)
 {
     char *end;
     double value = strtod(text, &end);
-    if (end == text || *end != '\0' || !(value >= 0)) fail("--tolerance: no number from 0 up: %s", text);
+    if (end == text || *end != '\0' || !(value >= 0)) fail("%s: no number from 0 up: %s", option, text);
     return value;
 }
 
 static options options_parse(int argc, char **argv)
 {
     static const char usage[] =
-        "usage: reference WEIGHTS.h5 TRACE.h5 [--tolerance X] [--tokens 1,2,3;4,5] [--check-tokens 0,5,63]";
-    options opt = {.tolerance = 2e-5};
+        "usage: reference WEIGHTS.h5 TRACE.h5 [--tolerance X] [--tokens 1,2,3;4,5] [--check-tokens 0,5,63]\n"
+        "       [--router-softcap X] [--renormalise-floor X] [--scale-attention] [--gelu-erf]";
+    options opt = {.tolerance = 2e-5, .renormalise_floor = -1};
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
         if (strcmp(argv[i], "--tolerance") == 0 && value)
-            opt.tolerance = tolerance_parse(argv[++i]);
+            opt.tolerance = number_parse("--tolerance", argv[++i]);
+        else if (strcmp(argv[i], "--router-softcap") == 0 && value)
+            opt.router_softcap = number_parse("--router-softcap", argv[++i]);
+        else if (strcmp(argv[i], "--renormalise-floor") == 0 && value)
+            opt.renormalise_floor = number_parse("--renormalise-floor", argv[++i]);
+        else if (strcmp(argv[i], "--scale-attention") == 0)
+            opt.scale_attention = true;
+        else if (strcmp(argv[i], "--gelu-erf") == 0)
+            opt.gelu_erf = true;
         else if (strcmp(argv[i], "--tokens") == 0 && value)
             opt.tokens = argv[++i];
         else if (strcmp(argv[i], "--check-tokens") == 0 && value)
@@ -1037,6 +1060,10 @@ int main(int argc, char **argv)
     model m = {.weights = source_open(opt.weights)};
     source recorded = source_open(opt.trace);
     m.c = config_read(&m.weights);
+    m.c.router_softcap = opt.router_softcap;
+    m.c.renormalise_floor = opt.renormalise_floor;
+    m.c.scale_attention = opt.scale_attention;
+    m.c.gelu_erf = opt.gelu_erf;
     m.in = input_read(&opt, &recorded, &m.c);
     m.trace = trace_open(&recorded, &m.c, &m.in);
 

@@ -45,7 +45,7 @@ typedef struct setting {
 static void run_on(MPI_Comm comm, const setting *s, const em_batch *batch, const em_generation *generation, story *told)
 {
     static int turn;
-    em_manner manner = {s->compute, 1 + turn % 4, turn % 2 == 1};
+    em_manner manner = {.compute = s->compute, .threads = 1 + turn % 4, .flat = turn % 2 == 1};
     turn++;
     em_source source;
     em_model model;

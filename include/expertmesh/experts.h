@@ -8,6 +8,7 @@
 #define EXPERTMESH_EXPERTS_H
 
 #include "expertmesh/kernels.h"
+#include "expertmesh/numerics.h"
 #include "expertmesh/tree.h"
 
 #ifdef __cplusplus
@@ -25,8 +26,9 @@ typedef struct em_experts {
     const em_matrix *down;                /* [D, n] */
     const em_matrix *up_bias, *down_bias; /* [1, n]; [1, D] of first slices (mlp) */
     em_compute compute;                   /* of the products */
-    em_inputs *inputs;                    /* [2] scratch */
-    em_room *rooms;                       /* [2] scratch */
+    const em_numerics *numerics;
+    em_inputs *inputs; /* [2] scratch */
+    em_room *rooms;    /* [2] scratch */
 } em_experts;
 
 /* Hears what the first-layer neurons of one slice put out: hidden [rows, neurons], for rows first_row and on. */

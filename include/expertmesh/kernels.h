@@ -144,6 +144,8 @@ void em_softmax(int64_t count, float *x);
 void em_soft_cap(int64_t count, float cap, float *x);
 /* GELU, tanh form (Hendrycks and Gimpel 2016): 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). */
 void em_gelu(int64_t count, float *x);
+/* GELU itself: x/2 (1 + erf(x / sqrt(2))). One number at a time. */
+void em_gelu_erf(int64_t count, float *x);
 
 /* RoPE (Su et al. 2021) on half-split pairs (i, i + C/2), angle = position * base^(-2i/C).
  * table [T, C]: cosines of the C/2 angles, then their sines. x [T, heads, C], tokens ldx apart, is turned in place. */

@@ -11,6 +11,7 @@
 #define EXPERTMESH_MODEL_H
 
 #include "expertmesh/cache.h"
+#include "expertmesh/numerics.h"
 #include "expertmesh/routing.h"
 #include "expertmesh/trace.h"
 #include "expertmesh/weights.h"
@@ -39,7 +40,8 @@ typedef struct em_model {
     em_cover head_cover;     /* how the heads' outputs are summed */
     em_covers expert_covers; /* how each expert's slices are */
     em_compute compute;      /* how products are computed */
-    em_inputs *inputs;       /* [2 + query heads here] rows packed for products */
+    em_numerics numerics;
+    em_inputs *inputs; /* [2 + query heads here] rows packed for products */
     em_room room[EM_NUM_ROOMS];
     em_shared *x;     /* [T_r, D] norms of the residual, read by the owners of heads, experts and vocabulary */
     em_shared *parts; /* what goes home: rows of the embedding, the heads' sums, the experts' outputs, in turn with x */
@@ -58,7 +60,8 @@ typedef struct em_extent {
 typedef struct em_manner {
     em_compute compute;
     int threads; /* of each rank; 0: the cores of its host that fall to it */
-    bool flat;   /* rows go to each rank by itself, not once to each host */
+    em_numerics numerics;
+    bool flat; /* rows go to each rank by itself, not once to each host */
 } em_manner;
 
 /* One set of loops for all ranks, the plainest that any of them has chosen; and the threads of this one. em_model_open does

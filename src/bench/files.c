@@ -292,8 +292,8 @@ static bool try_trace(em_bench *bench, const em_config *config, em_storage stora
                         .trace = em_trace_queue(&request, config, bench->num_ranks)};
     em_source_generate(&source, config, bench->seed, storage);
     em_layout layout = em_layout_named(bench->layout, &source, &bench->places);
-    if (em_model_open(&model, bench->comm, &source, &layout, extent, (em_manner){EM_COMPUTE_F32, bench->threads, false},
-                      NULL, NULL, &refused)) {
+    if (em_model_open(&model, bench->comm, &source, &layout, extent, (em_manner){.threads = bench->threads}, NULL, NULL,
+                      &refused)) {
         good = time_trace(bench, &model, status);
         em_model_close(&model);
     } else {

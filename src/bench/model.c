@@ -324,8 +324,8 @@ static bool try_storage(em_bench *bench, const em_config *config, em_storage sto
     em_bench_say(bench, "model: weights, %s, ffn_size %lld", em_storage_name(storage), (long long)config->ffn_size);
     em_layout layout = em_layout_named(bench->layout, &source, &bench->places);
     forget_peak();
-    if (!em_model_open(&model, bench->comm, &source, &layout, extent,
-                       (em_manner){EM_COMPUTE_F32, bench->threads, false}, NULL, NULL, &refused)) {
+    if (!em_model_open(&model, bench->comm, &source, &layout, extent, (em_manner){.threads = bench->threads}, NULL,
+                       NULL, &refused)) {
         em_bench_say(bench, "left out: %s", refused.text);
         em_layout_free(&layout);
         em_source_close(&source);

@@ -27,6 +27,7 @@ typedef struct difference {
     bool integers;
     int rank;
     int64_t compared;
+    int64_t first_layer; /* place in the first file of the first layer that differs; -1: none, or there are no layers */
     double largest, at_largest[EM_MAX_AXES]; /* absolute, and where (numbers of layers and tokens, then indices) */
     double relative, at_relative[EM_MAX_AXES];
     double difference_square, reference_square;
@@ -198,9 +199,30 @@ static bool compare_rows(row_run *run, int64_t most, double *buffer, difference 
     return good;
 }
 
+/* The 2-norm of the difference over that of the second file. */
+static double norm_of(const difference *d)
+{
+    if (d->difference_square == 0) return 0;
+    return d->reference_square > 0 ? sqrt(d->difference_square / d->reference_square) : INFINITY;
+}
+
+static bool differs(const difference *d, double tolerance)
+{
+    return d->difference_square > 0 && (d->integers || norm_of(d) > tolerance);
+}
+
+/* Of what was compared, that which came after `before`. */
+static difference since(const difference *d, const difference *before)
+{
+    difference rest = *d;
+    rest.difference_square -= before->difference_square;
+    rest.reference_square -= before->reference_square;
+    return rest;
+}
+
 /* All layers and tokens that both have. */
 static bool compare_common(const side *a, const side *b, em_quantity quantity, const em_dataset *x, const em_dataset *y,
-                           difference *d, em_status *status)
+                           double tolerance, difference *d, em_status *status)
 {
     enum { TOGETHER = 1 << 18 }; /* numbers read at a time, about */
     const em_quantity_info *info = &em_quantities[quantity];
@@ -214,7 +236,10 @@ static bool compare_common(const side *a, const side *b, em_quantity quantity, c
     for (int64_t layer = 0; good && layer < (run.axes == 2 ? x->dims[0] : 1); layer++) {
         run.from_a[0] = layer;
         run.from_b[0] = run.axes == 2 ? place_in(b, 0, y->dims[0], label_of(a, 0, layer), layer) : 0;
+        const difference before = *d;
         if (run.from_b[0] >= 0) good = compare_rows(&run, most, buffer, d, status);
+        const difference here = since(d, &before);
+        if (run.axes == 2 && d->first_layer < 0 && differs(&here, tolerance)) d->first_layer = layer;
     }
     free(buffer);
     return good;
@@ -238,17 +263,14 @@ static void print_place(em_table *table, bool there, const difference *d, const 
 
 static bool print_difference(em_table *table, const char *name, const difference *d, double tolerance)
 {
-    double norm = d->difference_square == 0 ? 0
-                  : d->reference_square > 0 ? sqrt(d->difference_square / d->reference_square)
-                                            : INFINITY;
-    bool same = d->largest == 0 || (!d->integers && norm <= tolerance);
+    bool same = !differs(d, tolerance);
     em_table_cell(table, "%s", name);
     em_table_cell(table, "%lld", (long long)d->compared);
     em_table_cell(table, "%.3g", d->largest);
     print_place(table, d->largest > 0, d, d->at_largest);
     em_table_cell(table, "%.3g", d->relative);
     print_place(table, d->relative > 0, d, d->at_relative);
-    em_table_cell(table, "%.3g", norm);
+    em_table_cell(table, "%.3g", norm_of(d));
     em_table_cell(table, "%s", d->compared == 0 ? "nothing in common" : same ? "same" : "DIFFERS");
     return same;
 }
@@ -266,7 +288,25 @@ typedef struct findings {
     double tolerance;
     int64_t numbers;     /* compared, of the quantities that a run may record */
     int same, different; /* quantities */
+    int64_t part_layer;  /* where the runs part: the first layer that differs, and its first quantity; -1: nowhere */
+    em_quantity part;
 } findings;
+
+/* Its place in the flow of a layer: what others are made of comes before them. */
+static int place_in_layer(em_quantity quantity)
+{
+    if (quantity == EM_RESID_MID) return 2 * EM_ATTN_OUT + 1;
+    if (quantity == EM_RESID_POST) return 2 * EM_FFN_OUT + 1;
+    return 2 * (int)quantity;
+}
+
+static void note_part(findings *f, int64_t layer, em_quantity quantity)
+{
+    bool earlier = f->part_layer < 0 || layer < f->part_layer;
+    if (!earlier && (layer > f->part_layer || place_in_layer(quantity) >= place_in_layer(f->part))) return;
+    f->part_layer = layer;
+    f->part = quantity;
+}
 
 /* One line. */
 static bool compare_quantity(const side *a, const side *b, em_quantity quantity, findings *f, em_status *status)
@@ -286,7 +326,8 @@ static bool compare_quantity(const side *a, const side *b, em_quantity quantity,
         return true;
     }
     if (!em_store_find(a->store, name, &x, status) || !em_store_find(b->store, name, &y, status)) return false;
-    difference d = {.integers = info->type == EM_TYPE_INT32 || info->type == EM_TYPE_INT64, .rank = x.rank};
+    difference d = {
+        .integers = info->type == EM_TYPE_INT32 || info->type == EM_TYPE_INT64, .rank = x.rank, .first_layer = -1};
     if (!same_shape(info, &x, &y)) {
         em_dims_text have, other;
         char remark[256];
@@ -296,7 +337,8 @@ static bool compare_quantity(const side *a, const side *b, em_quantity quantity,
         f->numbers++;
         return true;
     }
-    if (!compare_common(a, b, quantity, &x, &y, &d, status)) return false;
+    if (!compare_common(a, b, quantity, &x, &y, f->tolerance, &d, status)) return false;
+    if (d.first_layer >= 0 && em_quantity_optional(quantity)) note_part(f, d.first_layer, quantity);
     bool same = print_difference(f->table, info->name, &d, f->tolerance);
     f->same += same && d.compared > 0;
     f->different += !same;
@@ -304,7 +346,7 @@ static bool compare_quantity(const side *a, const side *b, em_quantity quantity,
     return true;
 }
 
-static void print_verdict(const findings *f)
+static void print_verdict(const findings *f, const side *a)
 {
     em_count_text count;
     em_table_print(f->table, stdout);
@@ -313,20 +355,22 @@ static void print_verdict(const findings *f)
     else
         printf("\nthe same: %d quantities, %s numbers%s\n", f->same, em_count(f->numbers, count),
                f->tolerance > 0 ? " within the tolerance" : "");
+    if (f->part_layer >= 0)
+        printf("they part in layer %.0f, at %s\n", label_of(a, 0, f->part_layer), em_quantities[f->part].name);
 }
 
 static void compare_sides(const em_call *call, const side *a, const side *b, double tolerance, em_status *status)
 {
     static const char *const head[] = {"quantity",    "numbers", "largest abs", "at",
                                        "largest rel", "at",      "rel 2-norm",  "verdict"};
-    findings f = {.table = em_table_new(8, "lrrlrlrl"), .tolerance = tolerance};
+    findings f = {.table = em_table_new(8, "lrrlrlrl"), .tolerance = tolerance, .part_layer = -1};
     bool good = true;
     for (int i = 0; i < 8; i++) em_table_cell(f.table, "%s", head[i]);
     for (em_quantity q = 0; good && q < EM_NUM_QUANTITIES; q++) good = compare_quantity(a, b, q, &f, status);
     if (good && f.numbers == 0)
         good = em_fail(status, EM_BAD_DATA, "%s and %s have no recorded number in common: no quantity, layer and token",
                        call->argument[0], call->argument[1]);
-    if (good) print_verdict(&f);
+    if (good) print_verdict(&f, a);
     if (good && f.different > 0) em_fail(status, EM_DIFFERENT, "%s", "");
     em_table_free(f.table);
 }
@@ -363,7 +407,8 @@ const em_command em_command_compare = {
     .more =
         "One line a quantity: the largest absolute and relative difference and where they are (layer, token, ...),\n"
         "and the 2-norm of the difference over that of the second file. Layers and tokens that only one of them\n"
-        "recorded are passed over. Times and rows by rank are not compared. Exit code 1 when any quantity differs:\n"
+        "recorded are passed over. Where runs part is told: the first layer that differs, and of it the first "
+        "quantity. Times and rows by rank are not compared. Exit code 1 when any quantity differs:\n"
         "by a single bit, or, with --tolerance X, by a relative 2-norm above X (integers: at all).",
     .options = options,
     .num_arguments = 2,

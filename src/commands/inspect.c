@@ -64,7 +64,7 @@ static bool print_attributes(em_store *store, em_status *status)
 {
     static const char *const words[] = {"creator",      "creator_version", "git_revision", "command_line",
                                         "date_created", "hostname",        "mpi_library",  "weights",
-                                        "slurm_job_id", "config_json",     "layout"};
+                                        "slurm_job_id", "numerics",        "config_json",  "layout"};
     static const char *const numbers[] = {"num_ranks", "seed", "complete"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
         char *text;

@@ -8,6 +8,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <float.h>
 #include <libgen.h>
 #include <math.h>
 #include <stdlib.h>
@@ -18,6 +19,10 @@
 static const em_option options[] = {
     {"weights", "W.h5", "weights from a file", 0},
     {"compute", "TYPE", "f32: exact; bf16, int8: faster, activations rounded to the weights' type (f32)", 0},
+    {"numerics", "NAME", "the arithmetic of jax (as released), llama.cpp, vllm or sglang", 0},
+    {"router-renormalise", NULL, "weights of the chosen experts are divided by their sum", 0},
+    {"router-softcap", "X", "router logits x become X tanh(x / X); 0: not", 0},
+    {"gelu", "FORM", "tanh or erf", 0},
     {"threads", "N", "threads of each rank (the cores that fall to it)", 0},
     {"layout", "NAME|FILE", "who owns what: contiguous, sliced (the default), spread, or a map in a JSON file", 0},
     {"attention-ranks", "0,4-7", "only these ranks own attention heads", 0},
@@ -234,11 +239,30 @@ static bool read_generation(const em_call *call, const em_batch *batch, const em
     return check_length(batch, config, g->count, status);
 }
 
+/* A published program's arithmetic, and single differences on top of it. */
+static bool read_numerics(const em_call *call, em_numerics *numerics, em_status *status)
+{
+    const char *name = em_option_value(call, "numerics"), *gelu = em_option_value(call, "gelu");
+    const em_numerics_profile *profile = em_numerics_find(name ? name : "jax");
+    if (!profile) return em_fail(status, EM_USAGE, "--numerics: \"%s\" is not jax, llama.cpp, vllm or sglang", name);
+    *numerics = profile->numerics;
+    if (em_option_value(call, "router-renormalise")) numerics->router_renormalise = true;
+    if (!em_option_real(call, "router-softcap", numerics->router_softcap, &numerics->router_softcap, status))
+        return false;
+    if (numerics->router_softcap < 0 || (float)numerics->router_softcap > FLT_MAX)
+        return em_fail(status, EM_USAGE, "--router-softcap: %g is not 0 (none) or a cap above it",
+                       numerics->router_softcap);
+    if (gelu) numerics->gelu_erf = strcmp(gelu, "erf") == 0;
+    if (gelu && !numerics->gelu_erf && strcmp(gelu, "tanh") != 0)
+        return em_fail(status, EM_USAGE, "--gelu: \"%s\" is not tanh or erf", gelu);
+    return true;
+}
+
 static bool read_manner(const em_call *call, em_manner *manner, em_status *status)
 {
     const char *compute = em_option_value(call, "compute"), *exchange = em_option_value(call, "exchange");
     int64_t threads;
-    *manner = (em_manner){EM_COMPUTE_F32, 0, false};
+    *manner = (em_manner){.compute = EM_COMPUTE_F32};
     if (compute && !em_compute_parse(compute, &manner->compute))
         return em_fail(status, EM_USAGE, "--compute: \"%s\" is not f32, bf16 or int8", compute);
     manner->flat = exchange && strcmp(exchange, "flat") == 0;
@@ -246,7 +270,7 @@ static bool read_manner(const em_call *call, em_manner *manner, em_status *statu
         return em_fail(status, EM_USAGE, "--exchange: \"%s\" is not flat or node", exchange);
     if (!em_option_whole(call, "threads", 1, EM_MOST_THREADS, 0, &threads, status)) return false;
     manner->threads = (int)threads;
-    return true;
+    return read_numerics(call, &manner->numerics, status);
 }
 
 static char *describe_weights(const em_call *call, const em_source *source)
@@ -434,7 +458,9 @@ static void run_source(job *j, em_status *status)
     const em_call *call = &j->again.call;
     em_model model;
     char *weights = describe_weights(call, &j->source), *map = em_layout_json(&j->layout);
+    char *numerics = em_numerics_text(&j->manner.numerics);
     j->request.weights = weights;
+    j->request.numerics = numerics;
     j->request.layout = map;
     plan(j);
     double start = MPI_Wtime();
@@ -450,6 +476,7 @@ static void run_source(job *j, em_status *status)
     }
     free(weights);
     free(map);
+    free(numerics);
 }
 
 /* Who owns what. Collective. */
