@@ -35,6 +35,7 @@ test|clang-format-14 |the format check, version 14         |command clang-format
 test|libcunit1-dev   |unit tests                           |library CUnit/Basic.h cunit cunit                |cunit      |CUnit
 test|strace          |kills a writer at any write          |command strace                                   |strace     |strace
 test|procps          |watches the processes of a run       |command pgrep                                    |procps     |procps
+test|jq              |looks into JSON                      |command jq                                       |jq         |jq
 test|iproute2        |hosts made of network namespaces     |command ip                                       |iproute2   |iproute2
 run |python3-h5py    |looking at a trace from Python       |python h5py                                      |py-h5py    |h5py
 test|python3-xarray  |reading a trace with named axes      |python xarray                                    |py-xarray  |xarray

@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const em_command *const commands[] = {&em_command_init,    &em_command_run,    &em_command_compare,
-                                             &em_command_inspect, &em_command_report, &em_command_bench,
-                                             &em_command_presets, &em_command_import};
+static const em_command *const commands[] = {&em_command_init,    &em_command_run,     &em_command_compare,
+                                             &em_command_inspect, &em_command_report,  &em_command_timeline,
+                                             &em_command_bench,   &em_command_presets, &em_command_import};
 enum { NUM_COMMANDS = sizeof commands / sizeof *commands };
 
 static void print_help(FILE *out)

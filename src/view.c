@@ -109,6 +109,8 @@ static bool read_progress(em_view *view, em_status *status)
     if (em_store_has(view->store, "/layers_done") &&
         !read_counter(view, "/layers_done", view->num_layers, &view->layers_done, status))
         return false;
+    if (em_store_has(view->store, "/resumes") && !read_counter(view, "/resumes", INT64_MAX, &view->resumes, status))
+        return false;
     int64_t rest = view->num_tokens - view->tokens_done;
     if (view->step_tokens > rest) view->step_tokens = rest;
     view->complete = complete != 0;

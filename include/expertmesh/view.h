@@ -32,6 +32,7 @@ typedef struct em_view {
     /* How far it is: the first tokens_done tokens are whole; of the step_tokens after them the first layers_done layers. */
     bool complete;
     int64_t tokens_done, step_tokens, layers_done;
+    int64_t resumes; /* times that the run was stopped and went on, perhaps on other ranks */
     bool recorded[EM_NUM_QUANTITIES];
     em_dataset data[EM_NUM_QUANTITIES]; /* of what is recorded: of the shape and type that it must have */
 } em_view;
