@@ -116,32 +116,51 @@ static void print_loads(const em_model *model, const em_profile *profile, const 
     em_table_free(table);
 }
 
-/* rows [L + 1, phases, reaches] of all ranks: what each exchange carried, in all layers and outside of them. */
-static void print_exchanges(const em_model *model, const int64_t *rows, FILE *out)
+void em_summary_rows(em_table *table, double rows, bool exact)
 {
-    int64_t L = model->config.num_layers, row_bytes = model->config.emb_size * (int64_t)sizeof(float);
-    const em_shared *hosts = model->x;
-    int num_hosts = 0;
-    for (int r = 0; r < model->num_ranks; r++) num_hosts += hosts->host_of[r] == r;
-    em_table *table = em_table_new(5, "lrrrr");
+    em_count_text text;
+    if (exact)
+        em_table_cell(table, "%s", em_count((int64_t)(rows + 0.5), text));
+    else
+        em_table_cell(table, "%.1f", rows);
+}
+
+void em_summary_exchanges(const em_config *config, int num_ranks, const int *host, bool flat, const double *rows,
+                          bool exact, FILE *out)
+{
     static const char *const head[] = {"exchange", "rows inside hosts", "bytes", "rows between hosts", "bytes"};
+    int num_hosts = 0;
+    em_bytes_text bytes;
+    em_table *table = em_table_new(5, "lrrrr");
+    for (int r = 0; r < num_ranks; r++) num_hosts += host[r] == r;
     for (int i = 0; i < 5; i++) em_table_cell(table, "%s", head[i]);
     for (int phase = 0; phase < EM_NUM_PHASES; phase++) {
-        int64_t sum[EM_NUM_REACHES] = {0};
-        for (int64_t layer = 0; layer <= L; layer++)
-            for (int reach = 0; reach < EM_NUM_REACHES; reach++)
-                sum[reach] += rows[(layer * EM_NUM_PHASES + phase) * EM_NUM_REACHES + reach];
         if (!em_phase_exchanges((em_phase)phase)) continue;
         em_table_cell(table, "%s", em_phase_names[phase]);
-        for (int reach = 0; reach < EM_NUM_REACHES; reach++) print_reach(table, sum[reach], row_bytes);
+        for (int reach = 0; reach < EM_NUM_REACHES; reach++) {
+            double sum = 0;
+            for (int64_t layer = 0; layer <= config->num_layers; layer++)
+                sum += rows[(layer * EM_NUM_PHASES + phase) * EM_NUM_REACHES + reach];
+            em_summary_rows(table, sum, exact);
+            em_table_cell(table, "%s", em_bytes(sum * (double)config->emb_size * sizeof(float), bytes));
+        }
     }
-    fprintf(out, "\nrows between ranks, in all layers: %d rank%s on %d host%s%s\n", model->num_ranks,
-            model->num_ranks == 1 ? "" : "s", num_hosts, num_hosts == 1 ? "" : "s",
-            num_hosts == 1        ? ""
-            : model->arrival.flat ? ", a row to each rank that needs it"
-                                  : ", a row once to each host that needs it");
+    fprintf(out, "\nrows between ranks, in all layers: %d rank%s on %d host%s%s\n", num_ranks,
+            num_ranks == 1 ? "" : "s", num_hosts, num_hosts == 1 ? "" : "s",
+            num_hosts == 1 ? ""
+            : flat         ? ", a row to each rank that needs it"
+                           : ", a row once to each host that needs it");
     em_table_print(table, out);
     em_table_free(table);
+}
+
+static void print_exchanges(const em_model *model, const int64_t *rows, FILE *out)
+{
+    int64_t count = (model->config.num_layers + 1) * EM_NUM_PHASES * EM_NUM_REACHES;
+    double *all = em_alloc(count, sizeof *all);
+    for (int64_t i = 0; i < count; i++) all[i] = (double)rows[i];
+    em_summary_exchanges(&model->config, model->num_ranks, model->x->host_of, model->arrival.flat, all, true, out);
+    free(all);
 }
 
 /* seconds [P, L + 1, phases]: one line each for the least, mean and most over ranks. */

@@ -1,9 +1,9 @@
 /* run: one batch of prompts through a model, with a trace of what happened. */
 #include "commands.h"
 
-#include "../layout_options.h"
 #include "../summary.h"
 #include "expertmesh/signals.h"
+#include "layout_only.h"
 #include "run_again.h"
 
 #include <ctype.h>
@@ -27,6 +27,11 @@ static const em_option options[] = {
     {"layout", "NAME|FILE", "who owns what: contiguous, sliced (the default), spread, or a map in a JSON file", 0},
     {"attention-ranks", "0,4-7", "only these ranks own attention heads", 0},
     {"expert-ranks", "0,4-7", "only these ranks own experts", 0},
+    {"write-layout", "MAP.json", "write the map of who owns what to this file", 0},
+    {"layout-only", NULL, "do not run: tell who owns what, and the rows that each exchange would carry", 0},
+    {"ranks", "P", "with --layout-only: for so many ranks (those that are here)", 0},
+    {"ranks-per-host", "N", "with --layout-only: of which N are on a host (all)", 0},
+    {"routing", "T.h5", "with --layout-only: take the experts' choices from this trace of the same tokens", 0},
     {"exchange", "flat|node", "between hosts a row goes to each rank, or once to each host (node)", 0},
     {"prompt", "TEXT", "run this text; a byte is a token", 0},
     {"prompt-file", "FILE", "run the text in a file, one prompt a line", 0},
@@ -483,8 +488,13 @@ static void run_source(job *j, em_status *status)
 static bool read_layout(job *j, em_status *status)
 {
     const em_call *call = &j->again.call;
-    bool good = em_places_find(call->comm, &j->places, status) &&
+    const char *path = em_option_value(call, "write-layout");
+    bool good = em_outlook_places(call, &j->places, status) &&
                 em_options_layout(call, &j->source, &j->places, &j->layout, status);
+    if (good && path && call->rank == 0) {
+        em_again_keep_inputs(call, "write-layout", path, status);
+        em_outlook_write_map(&j->layout, path, em_option_value(call, "force") != NULL, status);
+    }
     return em_agree(call->comm, status) && good;
 }
 
@@ -507,10 +517,26 @@ static bool read_job(const em_call *given, job *j, em_status *status)
            em_again_keeping(&j->again, &j->keeping, status);
 }
 
+/* What the run would be, without it. */
+static void tell(const job *j, em_status *status)
+{
+    em_outlook outlook = {.source = &j->source,
+                          .prompts = &j->batch,
+                          .generation = &j->generation,
+                          .places = &j->places,
+                          .layout = &j->layout,
+                          .flat = j->manner.flat,
+                          .routing = em_option_value(&j->again.call, "routing")};
+    if (j->again.call.rank == 0) em_outlook_print(&outlook, status);
+    em_agree(j->again.call.comm, status);
+}
+
 static void run(const em_call *call, em_status *status)
 {
     job j = {.keeping = {.start = MPI_Wtime()}};
-    if (read_job(call, &j, status)) {
+    if (read_job(call, &j, status) && em_option_value(call, "layout-only")) {
+        tell(&j, status);
+    } else if (status->code == EM_OK) {
         if (j.keeping.path) em_signals_catch();
         run_source(&j, status);
     }

@@ -12,8 +12,9 @@
 static bool may_change(const char *name)
 {
     static const char *const names[] = {
-        "threads",          "layout",    "attention-ranks", "expert-ranks", "exchange", "layout-only", "checkpoint",
-        "checkpoint-every", "max-hours", "resume",          "force",        "watchdog", "help"};
+        "threads",   "layout",          "layout-only",      "write-layout", "ranks",      "ranks-per-host",
+        "routing",   "attention-ranks", "expert-ranks",     "exchange",     "checkpoint", "resume",
+        "max-hours", "force",           "checkpoint-every", "watchdog",     "help"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0) return true;
     return false;
