@@ -145,21 +145,31 @@ static void carry_rows(em_exchange *plan, int64_t dim, const em_shared *from, co
     free(request);
 }
 
-/* Each row to each rank that needs it. */
-static void carry_to_ranks(em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to)
+/* Room for the rows that come by messages for this rank alone; come [P]: how many of each rank. */
+static void make_room_for(const em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to, int *come)
 {
     int64_t rows = 0;
-    int *come = em_zeroed(plan->num_ranks, sizeof *come);
-    for (int r = 0; r < plan->num_ranks; r++)
-        if (!from->readable[r]) rows += come[r] = plan->receive[r].count;
-    if (rows * dim > to->came_room) {
-        free(to->came);
-        to->came = em_alloc(rows * dim, sizeof(float));
-        to->came_room = rows * dim;
-    }
+    for (int r = 0; r < plan->num_ranks; r++) rows += come[r] = from->readable[r] ? 0 : plan->receive[r].count;
+    if (rows * dim <= to->came_room) return;
+    free(to->came);
+    to->came = em_alloc(rows * dim, sizeof(float));
+    to->came_room = rows * dim;
+}
+
+/* They lie one after another, rank by rank. */
+static void point_at_came(const em_exchange *plan, int64_t dim, const int *come, em_arrival *to)
+{
     const float *next = to->came;
     for (int r = 0; r < plan->num_ranks; r++)
         for (int i = 0; i < come[r]; i++, next += dim) point_at(to, plan->receive[r].row[i], next);
+}
+
+/* Each row to each rank that needs it. */
+static void carry_to_ranks(em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to)
+{
+    int *come = em_alloc(plan->num_ranks, sizeof *come);
+    make_room_for(plan, dim, from, to, come);
+    point_at_came(plan, dim, come, to);
     carry_rows(plan, dim, from, plan->send, come, to->came);
     free(come);
 }
@@ -200,6 +210,102 @@ void em_exchange_deliver(em_exchange *plan, int64_t dim, const em_shared *from, 
     else if (from->by_message)
         carry_to_ranks(plan, dim, from, to);
     to->traffic = em_exchange_traffic(plan, from->host_of, once);
+}
+
+/* ---- rows that set out while others are still made ---- */
+
+/* One delivery under way. */
+typedef struct em_going {
+    const em_shared *from;
+    int64_t dim;
+    MPI_Datatype row;
+    MPI_Request *request; /* [room] of blocks */
+    int started;
+    int *come; /* [P] rows by messages of each rank */
+    int *next; /* [P] where in the list for each rank what has not set out begins */
+} em_going;
+
+/* Where the block of a list that begins at place i ends: at the first row of another block of the sender's array. */
+static int block_end(const em_row_list *list, int i)
+{
+    int end = i, block = list->row[i] / EM_EXCHANGE_BLOCK;
+    while (end < list->count && list->row[end] / EM_EXCHANGE_BLOCK == block) end++;
+    if (end < list->count && list->row[end] / EM_EXCHANGE_BLOCK < block)
+        em_die("the rows of an exchange that begins early do not ascend");
+    return end;
+}
+
+static int count_blocks(const em_exchange *plan, const em_shared *from)
+{
+    int blocks = 0;
+    for (int r = 0; r < plan->num_ranks; r++) {
+        if (from->readable[r]) continue;
+        for (int i = 0; i < plan->send[r].count; i = block_end(&plan->send[r], i)) blocks++;
+        for (int i = 0; i < plan->source[r].count; i = block_end(&plan->source[r], i)) blocks++;
+    }
+    return blocks;
+}
+
+void em_exchange_begin(em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to)
+{
+    em_going *going = plan->going = em_zeroed(1, sizeof *going);
+    going->from = from;
+    going->dim = dim;
+    MPI_Type_contiguous((int)dim, MPI_FLOAT, &going->row);
+    MPI_Type_commit(&going->row);
+    going->request = em_alloc(count_blocks(plan, from), sizeof(MPI_Request));
+    going->come = em_alloc(plan->num_ranks, sizeof(int));
+    going->next = em_zeroed(plan->num_ranks, sizeof(int));
+    make_room_for(plan, dim, from, to, going->come);
+    float *next = to->came;
+    for (int r = 0; r < plan->num_ranks; r++)
+        for (int i = 0, end; i < going->come[r]; next += (end - i) * dim, i = end) {
+            end = block_end(&plan->source[r], i);
+            MPI_Irecv(next, end - i, going->row, r, 0, plan->comm, &going->request[going->started++]);
+        }
+}
+
+/* Blocks whose rows are all among the first. */
+static void send_blocks(em_exchange *plan, int rank, int64_t rows)
+{
+    em_going *going = plan->going;
+    const em_row_list *list = &plan->send[rank];
+    while (going->next[rank] < list->count) {
+        int i = going->next[rank], end = block_end(list, i);
+        if ((list->row[i] / EM_EXCHANGE_BLOCK + 1) * (int64_t)EM_EXCHANGE_BLOCK > rows) return;
+        em_row_list block = {.row = list->row + i, .count = end - i};
+        MPI_Datatype type = rows_type(&block, going->row);
+        MPI_Isend(going->from->own, 1, type, rank, 0, plan->comm, &going->request[going->started++]);
+        MPI_Type_free(&type); /* when it is sent */
+        going->next[rank] = end;
+    }
+}
+
+void em_exchange_advance(em_exchange *plan, int64_t rows)
+{
+    em_going *going = plan->going;
+    int done;
+    if (!going->from->by_message) return;
+    for (int r = 0; r < plan->num_ranks; r++)
+        if (!going->from->readable[r]) send_blocks(plan, r, rows);
+    MPI_Testall(going->started, going->request, &done, MPI_STATUSES_IGNORE); /* MPI moves on only when it is called */
+}
+
+void em_exchange_end(em_exchange *plan, em_arrival *to)
+{
+    em_going *going = plan->going;
+    em_exchange_advance(plan, INT64_MAX);
+    em_shared_publish(going->from);
+    point_in_place(plan, going->dim, going->from, to);
+    MPI_Waitall(going->started, going->request, MPI_STATUSES_IGNORE);
+    point_at_came(plan, going->dim, going->come, to);
+    to->traffic = em_exchange_traffic(plan, going->from->host_of, false);
+    MPI_Type_free(&going->row);
+    free(going->request);
+    free(going->come);
+    free(going->next);
+    free(going);
+    plan->going = NULL;
 }
 
 void em_arrival_free(em_arrival *arrival)

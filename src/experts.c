@@ -7,6 +7,7 @@ typedef struct row_block {
     float *hidden, *gated; /* [rows, slice_size] each, scratch */
     em_hidden_sink *sink;
     void *context;
+    int64_t outputs_done; /* rows of the outputs before those of this group */
 } row_block;
 
 static void add_bias(int64_t rows, int64_t count, const em_matrix *bias, float *y)
@@ -50,6 +51,7 @@ static void run_slice(void *context, int64_t slice, float *out)
     first_layer(b, place);
     if (b->sink) b->sink(b->context, em_layout_neurons(e->layout, slice), b->first_row, b->rows, b->hidden);
     second_layer(b, place, out);
+    if (e->done) e->done(e->done_context, b->outputs_done);
     if (e->config->ffn_kind == EM_FFN_MLP && slice == 0) add_bias(b->rows, D, &e->down_bias[place], out);
 }
 
@@ -79,9 +81,10 @@ void em_experts_run(const em_experts *experts, const int64_t *first_row, const f
             int64_t count = first_row[g + 1] - first_row[g];
             for (int64_t row = 0; row < count; row += EM_ROW_BLOCK) {
                 int64_t size = row + EM_ROW_BLOCK < count ? EM_ROW_BLOCK : count - row;
-                row_block block = {experts, e, first_row[g] + row, size, hidden, gated, sink, context};
+                row_block block = {experts, e, first_row[g] + row, size, hidden, gated, sink, context, first_output[g]};
                 em_inputs_pack(&experts->inputs[0], experts->compute, size, D, rows + first_row[g] + row);
                 run_nodes(&block, &covers->cover[g], count, outputs + (first_output[g] + row) * D);
             }
+            if (experts->done) experts->done(experts->done_context, first_output[g + 1]);
         }
 }

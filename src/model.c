@@ -40,7 +40,7 @@ em_need em_model_need(const em_source *source, const em_layout *layout, int rank
     node_counts nodes = count_nodes(layout, rank);
     /* a quarter more: see em_shared_room */
     int64_t parts = larger(T * nodes.heads_here, routed * nodes.slices_here) * D * 5 / 4;
-    int64_t came = larger(larger(T, routed), own * larger(nodes.heads, nodes.slices * S)) * D;
+    int64_t came = (larger(larger(T, routed), own * nodes.heads) + own * nodes.slices * S) * D;
     int64_t in_attention = T * C * (3 * heads + 2 * kv_heads);
     int64_t in_experts = routed * D + 256 * layout->slice_size * 2;
     int64_t in_output = T * em_layout_vocab_held(layout, rank);
@@ -167,6 +167,7 @@ void em_model_close(em_model *model)
     free(model->inputs);
     for (int i = 0; i < EM_NUM_ROOMS; i++) em_room_free(&model->room[i]);
     em_arrival_free(&model->arrival);
+    em_arrival_free(&model->home);
     em_shared_close(model->x);
     em_shared_close(model->parts);
     if (model->comm != MPI_COMM_NULL) MPI_Comm_free(&model->comm);

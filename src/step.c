@@ -273,6 +273,12 @@ static void weigh_choices(em_pass *pass, const em_routing *routing, const float 
     }
 }
 
+/* Outputs set out for home as they come. */
+static void send_outputs(void *combine, int64_t rows)
+{
+    em_exchange_advance(combine, rows);
+}
+
 static void run_experts(em_pass *pass, int64_t layer, const em_routing *routing, const float *const *rows,
                         float *outputs)
 {
@@ -289,12 +295,28 @@ static void run_experts(em_pass *pass, int64_t layer, const em_routing *routing,
                           .compute = m->compute,
                           .numerics = &m->numerics,
                           .inputs = m->inputs,
-                          .rooms = &m->room[EM_ROOM_EXPERTS]};
+                          .rooms = &m->room[EM_ROOM_EXPERTS],
+                          .done = send_outputs,
+                          .done_context = routing->combine};
+    em_exchange_begin(routing->combine, m->config.emb_size, m->parts, &m->home);
     hidden_record context = {pass, routing, layer};
     bool recorded = em_trace_wants(pass->trace, EM_FFN_HIDDEN, layer);
     em_experts_run(&experts, routing->first_row, rows, routing->first_output, outputs, recorded ? record_hidden : NULL,
                    &context);
+    em_exchange_advance(routing->combine, INT64_MAX); /* all are made */
     em_profile_lap(pass->profile, layer, EM_PHASE_EXPERTS);
+}
+
+/* The outputs of all experts are home. */
+static const float *const *end_combine(em_pass *pass, int64_t layer, const em_routing *routing)
+{
+    em_model *m = pass->model;
+    em_exchange_wait(m->comm);
+    em_profile_lap(pass->profile, layer, EM_PHASE_WAIT);
+    em_exchange_end(routing->combine, &m->home);
+    em_profile_lap(pass->profile, layer, EM_PHASE_COMBINE);
+    em_profile_rows(pass->profile, layer, EM_PHASE_COMBINE, m->home.traffic.inside, m->home.traffic.between);
+    return m->home.row;
 }
 
 /* Counts grow from step to step. */
@@ -320,7 +342,7 @@ static void feed_forward(em_pass *pass, int64_t layer)
     run_experts(pass, layer, routing, rows, make_room(pass, m->parts, routing->outputs));
 
     em_stand((int)layer, "combine");
-    weigh_choices(pass, routing, weight, em_pass_deliver(pass, layer, EM_PHASE_COMBINE, routing->combine, m->parts));
+    weigh_choices(pass, routing, weight, end_combine(pass, layer, routing));
     em_pass_norm(pass, EM_FFN_NORM_POST, layer, pass->delta, pass->delta);
     em_add(pass->own * D, pass->delta, pass->h);
     em_profile_lap(pass->profile, layer, EM_PHASE_COMBINE);

@@ -246,6 +246,64 @@ static void repeated_rows_come_where_they_cannot_land(void)
     em_exchange_free(plan);
 }
 
+/* ---- rows that set out while others are made ---- */
+
+enum { MANY = 5 * EM_EXCHANGE_BLOCK - 7 };
+
+/* Each row to two ranks, whole blocks to one, a few to none. What comes is put down backwards. */
+static bool goes(int p, int q, int row)
+{
+    return (row / EM_EXCHANGE_BLOCK + p) % 3 == q % 3 || (row * 7 + p) % suite_size() == q;
+}
+
+static em_exchange *ascending_plan(void)
+{
+    int rank = suite_rank(), size = suite_size();
+    int64_t next = 0;
+    em_exchange *plan = em_exchange_new(MPI_COMM_WORLD);
+    for (int r = 0; r < size; r++)
+        for (int row = 0; row < MANY; row++) next += goes(r, rank, row);
+    for (int r = 0; r < size; r++)
+        for (int row = 0; row < MANY; row++) {
+            if (goes(rank, r, row)) em_exchange_send(plan, r, row);
+            if (goes(r, rank, row)) em_exchange_receive(plan, r, row, --next);
+        }
+    return plan;
+}
+
+/* A row is written only just before it is said to be there, some of them one by one: had it set out before, it would be wrong. */
+static void rows_set_out_when_they_are_made(void)
+{
+    int rank = suite_rank(), size = suite_size();
+    em_exchange *plan = ascending_plan();
+    em_arrival arrival = {0};
+    for (int times = 0; times < 3; times++) {
+        float *none = em_zeroed(MANY * DIM, sizeof *none), *rows = rows_of_rank(rank, MANY, DIM);
+        em_shared *s = share_rows(DIM, MANY, none);
+        em_exchange_begin(plan, DIM, s, &arrival);
+        sent_floats = 0;
+        for (int row = 0; row < MANY; row++) {
+            memcpy(s->own + row * DIM, rows + row * DIM, sizeof(float[DIM]));
+            if (times == 1 || (times == 2 && row % 40 == rank)) em_exchange_advance(plan, row + 1);
+        }
+        CU_ASSERT_EQUAL(sent_floats == 0, times == 0 || !s->by_message);
+        em_exchange_end(plan, &arrival);
+        CU_ASSERT_EQUAL(sent_floats, arrival.traffic.between * DIM);
+        int64_t next = arrival.num_rows;
+        for (int r = 0; r < size; r++)
+            for (int row = 0; row < MANY; row++)
+                for (int64_t d = 0; goes(r, rank, row) && d < DIM; d++)
+                    CU_ASSERT_EQUAL(arrival.row[d == 0 ? --next : next][d], element(r, row, d));
+        CU_ASSERT_EQUAL(next, 0);
+        MPI_Barrier(MPI_COMM_WORLD); /* all have read */
+        em_shared_close(s);
+        free(none);
+        free(rows);
+    }
+    em_arrival_free(&arrival);
+    em_exchange_free(plan);
+}
+
 /* A plan is used again with rows of another width, and an arrival for another plan. */
 static void plans_and_arrivals_are_used_again(void)
 {
@@ -340,6 +398,7 @@ int main(int argc, char **argv)
         {"rows come where memory cannot be shared", rows_come_where_memory_cannot_be_shared},
         {"repeated rows go once to each host", repeated_rows_go_once_to_each_host},
         {"repeated rows come where they cannot land", repeated_rows_come_where_they_cannot_land},
+        {"rows set out when they are made", rows_set_out_when_they_are_made},
         {"plans and arrivals are used again", plans_and_arrivals_are_used_again},
         {"one row goes to everyone", one_row_goes_to_everyone},
         {"an empty plan moves nothing", an_empty_plan_moves_nothing},

@@ -40,6 +40,7 @@ typedef struct em_exchange {
     MPI_Datatype *type;   /* [P] the rows for each rank, of type_dim floats; made when they are first sent */
     int64_t type_dim;
     const em_row_list *type_of; /* the lists that they are of: send, or node's */
+    struct em_going *going;     /* between begin and end */
     struct em_node_plan *node;  /* the plan's rows once to each host; made when they are first sent so */
 } em_exchange;
 
@@ -74,6 +75,16 @@ typedef struct em_arrival {
 /* Rows of dim floats, from every rank's array to all ranks that the plan names. Returns when they can be read; they can be
  * until their sender changes its array. Collective over plan->comm, which must be that of `from`. */
 void em_exchange_deliver(em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to);
+/* The same for a plan without repeats while this rank still writes its array, from the first row on. begin; then advance,
+ * as often as can be, with the number of first rows that will not change any more; end, after which the rows can be read.
+ * Rows by messages set out in fixed blocks of EM_EXCHANGE_BLOCK rows of the array, each as soon as it is whole, and move on
+ * whenever someone advances, so that the network works beside the arithmetic. In each list of the plan the sender's rows
+ * ascend. Begin and end are collective, advance is local; to must not be delivered to in between. */
+enum { EM_EXCHANGE_BLOCK = 64 };
+void em_exchange_begin(em_exchange *plan, int64_t dim, const em_shared *from, em_arrival *to);
+void em_exchange_advance(em_exchange *plan, int64_t rows);
+void em_exchange_end(em_exchange *plan, em_arrival *to);
+
 /* Collective where rows have come. */
 void em_arrival_free(em_arrival *arrival);
 

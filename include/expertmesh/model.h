@@ -46,6 +46,7 @@ typedef struct em_model {
     em_shared *x;     /* [T_r, D] norms of the residual, read by the owners of heads, experts and vocabulary */
     em_shared *parts; /* what goes home: rows of the embedding, the heads' sums, the experts' outputs, in turn with x */
     em_arrival arrival; /* the rows of the last exchange */
+    em_arrival home;    /* what experts put out, on its way while others are at work */
 } em_model;
 
 /* What a run asks of memory. */
