@@ -62,4 +62,47 @@ PYTHON
 ranks='1 3' refuse 65 damaged.h5 /layers/007/ffn_down_scale '1 of 230' -- inspect damaged.h5 --verify
 ranks=1 refuse 65 official.h5 'no checksums' -- inspect official.h5 --verify
 
+# ---- parts, and other storage: against the whole, number by number ----
+well "$program" import model -o some.h5 --layers 2,10-11 --experts 0,2
+well mpirun -n 3 "$program" import official -o some8.h5 --layers 1,10 --experts 1-2 --config official.json
+well "$program" import official -o f32.h5 --storage f32 --config official.json
+well mpirun -n 4 "$program" import official -o bf16.h5 --storage bf16 --config official.json
+well "$program" import transformer -o int8.h5 --storage int8
+well "$program" run --weights some.h5 --tokens 1,2,3
+check 'imports of parts and in other types' 'the numbers that the whole has' "$python" "$sources/tests/parts.py"
+
+# ---- interrupted at any write, it goes on where it was ----
+disk=${DISK_LIBRARY:?}
+writes=$(env LD_PRELOAD="$disk" DISK=tell DISK_TELL=writes "$program" import model -o counted.h5 >/dev/null 2>&1; cat writes)
+for n in 1 2 7 $((writes / 3)) $((writes / 2)) $((writes - 1)) "$writes"; do
+    rm -f killed.h5*
+    env LD_PRELOAD="$disk" DISK="kill=$n" "$program" import model -o killed.h5 >"$logs/out" 2>"$logs/err"
+    check "killed at write $n" 'no file of that name' test ! -e killed.h5
+    well mpirun -n $((n % 3 + 1)) "$program" import model -o killed.h5
+    if [ "$n" -gt 20 ]; then
+        check "gone on after write $n of $writes" 'blocks that were there' grep -q 'blocks were there already' "$logs/out"
+    fi
+    check "killed.h5 after write $n" 'the bytes of one that was not killed' cmp killed.h5 counted.h5
+    check "killed.h5 after write $n" 'nothing beside it' test "$(find . -name 'killed.h5*' | wc -l)" = 1
+done
+# What is there counts only when it is what was written; and another checkpoint begins anew.
+rm -f killed.h5*
+env LD_PRELOAD="$disk" DISK="kill=$((writes / 2))" "$program" import model -o killed.h5 >"$logs/out" 2>"$logs/err"
+check 'damage' 'done' "$python" -c "
+import h5py
+with h5py.File('killed.h5.partial', 'r+') as file: file['layers/000/attn_norm_pre'][3] += 1"
+cp killed.h5.partial other.h5.partial
+cp killed.h5.partial.blocks other.h5.partial.blocks
+well "$program" import model -o killed.h5
+check 'damaged while it was interrupted' 'the bytes of one that was not' cmp killed.h5 counted.h5
+well "$program" import transformer -o other.h5
+same transformer.h5 other.h5
+# A full disk: refused, and gone on with when there is room.
+rm -f killed.h5*
+env LD_PRELOAD="$disk" DISK="full=$((writes / 2))" "$program" import model -o killed.h5 >"$logs/out" 2>"$logs/err"
+check 'a full disk' 'exit code 73' test $? = 73
+check 'a full disk' 'no file of that name' test ! -e killed.h5
+well "$program" import model -o killed.h5
+check 'after a full disk' 'the bytes of one that had room' cmp killed.h5 counted.h5
+
 finish

@@ -118,6 +118,7 @@ static void complete_config(em_foreign *foreign)
 
 bool em_foreign_settle(em_foreign *foreign, em_status *status)
 {
+    if (foreign->num_arrays == 0) return em_fail(status, EM_BAD_DATA, "%s: holds no tensors", foreign->path);
     if (!place_arrays(foreign, status)) return false;
     complete_config(foreign);
     if (foreign->config.ffn_kind != EM_FFN_GLU)
@@ -211,15 +212,39 @@ static int64_t check_tensor(const em_foreign *foreign, em_tensor tensor, int64_t
     return missing;
 }
 
-/* What is missing of a layer: the first tensor by name, or the whole layer. */
-static bool tell_missing(const em_foreign *foreign, int64_t layer, int64_t missing, int64_t present, em_tensor first,
+/* Which layers have no tensor at all, in words: the first few. */
+static void tell_missing_layers(const em_foreign *foreign, em_status *status)
+{
+    char text[200] = "";
+    int64_t missing = 0;
+    size_t length = 0;
+    for (int64_t layer = 0; layer < foreign->config.num_layers; layer++) {
+        bool any = false;
+        for (em_tensor t = EM_FIRST_LAYER_TENSOR; t < EM_NUM_TENSORS && !any; t++)
+            for (int64_t e = 0; e < em_tensor_shape_of(&foreign->config, t).experts && !any; e++)
+                any = em_foreign_find(foreign, EM_ROLE_DATA, t, layer, e);
+        if (any) continue;
+        if (length < 150)
+            length += (size_t)snprintf(text + length, sizeof text - length, "%s%lld", missing > 0 ? ", " : "",
+                                       (long long)layer);
+        else if (strcmp(text + length - 3, "...") != 0)
+            length += (size_t)snprintf(text + length, sizeof text - length, ", ...");
+        missing++;
+    }
+    em_fail(status, EM_BAD_DATA, "%s: %lld of %lld layers are missing: %s; --layers imports others", foreign->path,
+            (long long)missing, (long long)foreign->config.num_layers, text);
+}
+
+/* What is missing of a layer: the first tensor by name, or the whole layer and others. */
+static bool tell_missing(const em_foreign *foreign, int64_t missing, int64_t present, em_tensor first, int64_t layer,
                          em_status *status)
 {
     em_tensor_path path;
     if (missing == 0) return true;
-    if (present == 0)
-        return em_fail(status, EM_BAD_DATA, "%s: layer %lld is missing (of %lld layers)", foreign->path,
-                       (long long)layer, (long long)foreign->config.num_layers);
+    if (present == 0) {
+        tell_missing_layers(foreign, status);
+        return false;
+    }
     return em_fail(status, EM_BAD_DATA, "%s: %s is missing, or that of one of its experts%s", foreign->path,
                    em_tensor_path_of(first, layer, path), missing > 1 ? ", and more" : "");
 }
@@ -237,7 +262,7 @@ static bool check_layer(const em_foreign *foreign, em_tensor from, em_tensor pas
     }
     if (status->code != EM_OK) return false;
     if (from < EM_FIRST_LAYER_TENSOR) present++; /* not a layer */
-    return tell_missing(foreign, layer, missing, present, first, status);
+    return tell_missing(foreign, missing, present, first, layer, status);
 }
 
 bool em_foreign_check(const em_foreign *foreign, const int64_t *layer, int64_t num_layers, em_status *status)
