@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const em_command *const commands[] = {&em_command_init,    &em_command_run,     &em_command_compare,
-                                             &em_command_inspect, &em_command_report,  &em_command_timeline,
-                                             &em_command_bench,   &em_command_presets, &em_command_import};
+static const em_command *const commands[] = {
+    &em_command_init,     &em_command_run,   &em_command_compare, &em_command_inspect, &em_command_report,
+    &em_command_timeline, &em_command_bench, &em_command_presets, &em_command_import,  &em_command_export_weights};
 enum { NUM_COMMANDS = sizeof commands / sizeof *commands };
 
 static void print_help(FILE *out)
@@ -19,7 +19,7 @@ static void print_help(FILE *out)
             "       mpirun -n RANKS expertmesh COMMAND [OPTION...]\n\n"
             "Runs a Grok-1-shaped mixture-of-experts transformer spread over MPI ranks, and shows what happened.\n\n"
             "commands:\n");
-    for (int i = 0; i < NUM_COMMANDS; i++) fprintf(out, "  %-9s %s\n", commands[i]->name, commands[i]->meaning);
+    for (int i = 0; i < NUM_COMMANDS; i++) fprintf(out, "  %-14s %s\n", commands[i]->name, commands[i]->meaning);
     fprintf(out, "\n  -h, --help   show this, or with a command: its options\n"
                  "  --version    show the version\n\n"
                  "exit codes: 0 well, 1 compare found a difference, 64 usage, 65 bad data, 66 missing input,\n"

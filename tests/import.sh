@@ -105,4 +105,45 @@ check 'a full disk' 'no file of that name' test ! -e killed.h5
 well "$program" import model -o killed.h5
 check 'after a full disk' 'the bytes of one that had room' cmp killed.h5 counted.h5
 
+# ---- round trips: out again and in again ----
+for name in transformer model; do
+    well mpirun -n 3 "$program" export-weights "$name-1.h5" --to safetensors -o "$name-out"
+    well "$program" import "$name-out" -o "$name-back.h5"
+    same "$name-1.h5" "$name-back.h5"
+    check "$name-back.h5" 'the checksums of what went out' "$python" -c "
+import h5py
+a, b = h5py.File('$name-1.h5'), h5py.File('$name-back.h5')
+assert (a['crc32'][:] == b['crc32'][:]).all()"
+done
+for name in gguf q8; do
+    well mpirun -n 3 "$program" export-weights "$name-1.h5" --to gguf -o "$name-out.gguf"
+    well "$program" export-weights "$name-1.h5" --to gguf -o "$name-alone.gguf"
+    check "$name-out.gguf" 'the same bytes on any number of ranks' cmp "$name-out.gguf" "$name-alone.gguf"
+    well "$program" import "$name-out.gguf" -o "$name-back.h5"
+    same "$name-1.h5" "$name-back.h5"
+done
+# What is 8-bit by scales of its own becomes the float32 that it weighs.
+well "$program" export-weights official-1.h5 --to safetensors -o official-out
+well "$program" import official-out -o official-back.h5
+same f32.h5 official-back.h5
+well "$program" export-weights official-1.h5 --to safetensors --storage bf16 -o official-bf16
+well "$program" import official-bf16 -o official-bf16.h5
+same bf16.h5 official-bf16.h5
+# Q8_0 from what is not: nearly the same, integers kept where groups hold 32s.
+well "$program" init --preset tiny --storage int8 --seed 5 -o tiny8.h5
+well "$program" export-weights tiny8.h5 --to gguf --storage int8 -o tiny8.gguf
+well "$program" import tiny8.gguf -o tiny8-back.h5
+well "$program" export-weights q8-1.h5 --to gguf --storage f32 -o q8-f32.gguf
+well "$program" import q8-f32.gguf -o q8-f32.h5
+well "$program" export-weights q8-f32.h5 --to gguf --storage int8 -o q8-again.gguf
+well "$program" import q8-again.gguf -o q8-again.h5
+check 'Q8_0 made anew' 'nearly the same numbers' "$python" "$sources/tests/rounded.py"
+ranks='1 4' refuse 73 'is there already' -- export-weights model-1.h5 --to safetensors -o model-out --force
+ranks=1 refuse 73 --force -- export-weights model-1.h5 --to gguf -o q8-out.gguf
+ranks='1 4' refuse 64 'no int8' -- export-weights model-1.h5 --to safetensors -o absent --storage int8
+ranks=1 refuse 64 'neither safetensors nor gguf' -- export-weights model-1.h5 --to onnx -o absent
+ranks=1 refuse 66 absent.h5 -- export-weights absent.h5 --to gguf -o absent
+well "$program" init --preset demo --num-layers 1 --emb-size 8 --ffn-size 8 --num-q-heads 4 --num-kv-heads 4 --key-size 2 -o mlp.h5
+ranks='1 4' refuse 65 'biases' -- export-weights mlp.h5 --to gguf -o absent
+
 finish
