@@ -7,6 +7,9 @@
 #   $job_top                                     the project's folder
 #   $job_results                                 the folder for results; all jobs of a series have the same one
 #   job_run ARGUMENT...                          the program on all ranks, each bound to its cores and their memory
+#   job_start ARGUMENT...                        the same, going on at once
+#   job_signal SIGNAL                            send it to all ranks of what was started
+#   job_wait                                     until it has ended, with its exit code
 #   job_alone ARGUMENT...                        the program on one rank, here
 #   job_tokens COUNT LENGTH                      prompts of any size, on standard output
 set -euo pipefail
@@ -64,7 +67,7 @@ job_cores_per_rank=$((job_cores / job_ranks_per_node))
 # caches, and the memory that they touch first, its weights, is that of their socket; unbound, the system moves them away from
 # it, and reading weights is what a token's time is made of. One thread a core: a second one only competes for its caches.
 # A rank that fails must end the others, who would wait for it.
-job_run() {
+job_start() {
     local start=()
     case $EXPERTMESH_LAUNCHER in
         srun)
@@ -77,7 +80,9 @@ job_run() {
             ;;
         mpirun)
             start=(mpirun -n "$job_ranks")
-            if [ -n "${EXPERTMESH_HOSTFILE-}" ]; then start+=(--hostfile "$EXPERTMESH_HOSTFILE" -x PATH); fi
+            if [ -n "${EXPERTMESH_HOSTFILE-}" ]; then
+                start+=(--hostfile "$EXPERTMESH_HOSTFILE" -x PATH ${LD_LIBRARY_PATH:+-x LD_LIBRARY_PATH})
+            fi
             if [ "$job_cores_per_rank" -ge 1 ]; then
                 start+=(--map-by "ppr:$job_ranks_per_node:node:pe=$job_cores_per_rank" --bind-to core)
             else
@@ -90,7 +95,34 @@ job_run() {
             ;;
     esac
     job_say "$job_ranks ranks on $job_nodes nodes: $(printf '%q ' "${start[@]}" expertmesh "$@")"
-    "${start[@]}" "$job_program" "$@" </dev/null
+    "${start[@]}" "$job_program" "$@" </dev/null &
+    job_pid=$!
+}
+
+job_signal() {
+    if [ -n "${job_pid-}" ]; then kill -s "$1" "$job_pid" 2>/dev/null || true; fi
+}
+
+# A signal that the script traps ends `wait` before its time.
+job_wait() {
+    local code again=0
+    while :; do
+        code=0
+        wait "$job_pid" || code=$?
+        if ! kill -0 "$job_pid" 2>/dev/null; then break; fi
+    done
+    # It may have ended between a signal and that question; then its own exit code is still to be had.
+    wait "$job_pid" 2>/dev/null || again=$?
+    if [ "$again" != 127 ]; then code=$again; fi
+    return "$code"
+}
+
+# Whoever ends the script ends the ranks.
+trap 'job_signal TERM' TERM INT HUP
+
+job_run() {
+    job_start "$@"
+    job_wait
 }
 
 # Without what SLURM left in the environment a rank alone starts as if there were no SLURM.

@@ -1,11 +1,12 @@
 #!/bin/bash
 # jobs/on-hosts.sh: how do I run the job scripts where there is no SLURM? On the hosts of a host file, or on this one, now.
 #
-#   jobs/on-hosts.sh [--hostfile=F] [--nodes=N,N...] [--ntasks-per-node=N] SCRIPT [OPTION...]
+#   jobs/on-hosts.sh [--hostfile=F] [--nodes=N,N...] [--ntasks-per-node=N] [--series=FOLDER] SCRIPT [OPTION...]
 #
 #   --hostfile=F           Open MPI's: `node1 slots=2` a line, slots being the ranks for this host
 #   --nodes=N,N...         run the script on the first N hosts of it, for each N (all; without a host file 1)
 #   --ntasks-per-node=N    ranks on each host (what the script says)
+#   --series=FOLDER        where the results go, below the folder for all results (SCRIPT-DATE-TIME)
 #   SCRIPT OPTION...       a script of jobs/, and what it takes: mostly options of `expertmesh run`
 #
 # Sources, program and results must be on a file system that all hosts share, and ssh must reach them without a password. What is
@@ -19,7 +20,7 @@ wrong() {
     exit 64
 }
 
-hostfile='' nodes=('') ranks=''
+hostfile='' nodes=('') ranks='' series=''
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help)
@@ -29,6 +30,7 @@ while [ $# -gt 0 ]; do
         --hostfile=*) hostfile=${1#*=} ;;
         --nodes=*) IFS=, read -ra nodes <<<"${1#*=}" ;;
         --ntasks-per-node=*) ranks=${1#*=} ;;
+        --series=*) series=${1#*=} ;;
         -*) wrong "what is $1?" ;;
         *) break ;;
     esac
@@ -56,8 +58,7 @@ done
 # shellcheck source=site.sh
 . "${EXPERTMESH_SITE:-$jobs/site.sh}"
 export EXPERTMESH_JOBS=$jobs EXPERTMESH_RANKS_PER_NODE=$ranks EXPERTMESH_NODES EXPERTMESH_TASK=1 EXPERTMESH_HOSTFILE=
-EXPERTMESH_SERIES=${EXPERTMESH_SERIES:-$(basename "$script" .sh)-$(date +%Y%m%d-%H%M%S)}
-export EXPERTMESH_SERIES
+export EXPERTMESH_SERIES=${series:-$(basename "$script" .sh)-$(date +%Y%m%d-%H%M%S)-$$}
 results=${EXPERTMESH_RESULTS:-$PWD/results}/$EXPERTMESH_SERIES
 mkdir -p "$results" || exit 73
 printf 'on-hosts: results will be in %s\n' "$results" >&2

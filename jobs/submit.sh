@@ -1,9 +1,10 @@
 #!/bin/bash
 # jobs/submit.sh: sbatch for the job scripts, from any folder, with what jobs/site.sh says.
 #
-#   jobs/submit.sh [--nodes=N,N...] [--OPTION=VALUE...] SCRIPT [OPTION...]
+#   jobs/submit.sh [--nodes=N,N...] [--series=FOLDER] [--OPTION=VALUE...] SCRIPT [OPTION...]
 #
 #   --nodes=N,N...     submit the script once for each number of nodes
+#   --series=FOLDER    where the results go, below the folder for all results (SCRIPT-JOB; for an array SCRIPT-DATE-TIME)
 #   --OPTION=VALUE     for sbatch; with the = , since the first word without a dash is the script
 #   SCRIPT OPTION...   a script of jobs/, and what it takes: mostly options of `expertmesh run`
 #
@@ -17,7 +18,7 @@ wrong() {
     exit 64
 }
 
-nodes=('') options=()
+nodes=('') series='' options=()
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help)
@@ -25,6 +26,7 @@ while [ $# -gt 0 ]; do
             exit 0
             ;;
         --nodes=*) IFS=, read -ra nodes <<<"${1#--nodes=}" ;;
+        --series=*) series=${1#--series=} ;;
         -*) options+=("$1") ;;
         *) break ;;
     esac
@@ -37,9 +39,11 @@ name=$(basename "$1" .sh)
 # The jobs inherit this environment: where the rest of jobs/ is, and for a series the folder of its results.
 # shellcheck source=site.sh
 . "${EXPERTMESH_SITE:-$jobs/site.sh}"
-export EXPERTMESH_JOBS=$jobs
-export EXPERTMESH_SERIES=
-if grep -q '^#SBATCH.* --array=' "$1"; then EXPERTMESH_SERIES=$name-$(date +%Y%m%d-%H%M%S)-$$; fi
+export EXPERTMESH_JOBS=$jobs EXPERTMESH_SERIES=$series
+array=no
+if grep -q '^#SBATCH.* --array=' "$1"; then
+    array=yes EXPERTMESH_SERIES=${series:-$name-$(date +%Y%m%d-%H%M%S)-$$}
+fi
 results=${EXPERTMESH_RESULTS:-$PWD/results}
 
 numbers=()
@@ -48,7 +52,7 @@ for count in "${nodes[@]}"; do
     printf 'submit: job %s is %s%s, results in %s\n' "${numbers[-1]}" "$name" "${count:+ on $count nodes}" \
         "$results/${EXPERTMESH_SERIES:-$name-${numbers[-1]}}" >&2
 done
-if [ -n "$EXPERTMESH_SERIES" ]; then
+if [ $array = yes ]; then
     after=$(IFS=: && printf '%s' "${numbers[*]}")
     numbers+=("$(sbatch --parsable "--dependency=afterany:$after" "$jobs/collect.sh" "$results/$EXPERTMESH_SERIES" | cut -d ';' -f 1)")
     printf 'submit: job %s is collect, after them\n' "${numbers[-1]}" >&2
