@@ -12,19 +12,20 @@ export PYTHON=$python
 mapfile -t here < <(env | grep -E '^OMPI_')
 unset "${!OMPI_@}"
 cluster_up 3
+# Nor may nodes that are one machine take each other's memory for their own; and their network is within it.
+export OMPI_MCA_btl=tcp,self OMPI_MCA_btl_tcp_if_include=lo OMPI_MCA_oob_tcp_if_include=lo
 
 export EXPERTMESH_PROGRAM=$program EXPERTMESH_SITE=$PWD/site.sh
 cat >site.sh <<EOF
 export SBATCH_ACCOUNT=someone SBATCH_PARTITION=other
 EXPERTMESH_LAUNCHER=\${EXPERTMESH_LAUNCHER:-srun}
-# All nodes are one machine: they must not take each other's memory for their own, nor spin while others have the core.
-export OMPI_MCA_btl=tcp,self OMPI_MCA_mpi_yield_when_idle=1 OMP_WAIT_POLICY=passive
-export OMPI_MCA_orte_tmpdir_base=$session
+# All nodes are one machine: ranks must not spin while others have the core.
+export OMPI_MCA_mpi_yield_when_idle=1 OMP_WAIT_POLICY=passive OMPI_MCA_orte_tmpdir_base=$session
 EOF
 jobs=$sources/jobs
 
 # A run here, as the jobs' traces must be.
-alone() { well env "${here[@]}" "$program" run "$@"; }
+alone() { well env -u OMPI_MCA_btl "${here[@]}" "$program" run "$@"; }
 
 # ended JOB STATE: it must end so.
 ended() {
@@ -56,7 +57,7 @@ alone "${tiny[@]}" --trace alone.h5
 
 # By plain sbatch, as one would from the folder of the project, with no site file but the project's own.
 ln -s "$jobs" jobs
-one=$(env -u EXPERTMESH_SITE OMPI_MCA_btl=tcp,self EXPERTMESH_RESULTS="$PWD/by-hand" \
+one=$(env -u EXPERTMESH_SITE EXPERTMESH_RESULTS="$PWD/by-hand" \
     SLURM_CONF="$cluster/slurm.conf" sbatch --parsable jobs/one-node.sh "${tiny[@]}")
 submit --nodes=3 "$jobs/several-nodes.sh" "${tiny[@]}"
 several=${submitted[0]}
