@@ -46,8 +46,8 @@ ReturnToService=2
 KillWait=20
 SlurmdTimeout=30
 NodeName=node[1-$2] NodeHostname=$host NodeAddr=127.0.0.1 Port=[$(($3 + 1))-$(($3 + $2))] CPUs=2 RealMemory=2000
-PartitionName=debug Nodes=ALL Default=YES MaxTime=60
-PartitionName=other Nodes=ALL MaxTime=60
+PartitionName=debug Nodes=ALL Default=YES
+PartitionName=other Nodes=ALL
 CONFIG
 }
 

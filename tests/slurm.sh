@@ -81,7 +81,7 @@ cat >as-rank.sh <<EOF
 rank=\${PMIX_RANK:-\$OMPI_COMM_WORLD_RANK}
 awk '/^Cpus_allowed_list/ { print \$2 }' /proc/self/status >"\$NOTES/\$SLURMD_NODENAME.\$rank"
 if [ -n "\$DIES" ] && [ "\$rank" = 1 ]; then
-    (sleep 1 && kill -KILL \$\$) &
+    (until [ -e "\${@: -1}" ]; do sleep 0.1; done && kill -KILL \$\$) & # once there is a trace
 fi
 exec "$program" "\$@"
 EOF
@@ -112,6 +112,69 @@ for launcher in srun mpirun; do
     says "$wrong" 'expertmesh: --preset'
 done
 unset EXPERTMESH_LAUNCHER
+
+# ---- a long run: stopped by a signal before its time is over, requeued, gone on with; and stopped by scancel ----
+cat >slowly.sh <<EOF
+#!/bin/bash
+# The program, whose first rank is at work a twentieth of the time, so that a short run is a long one.
+if [ "\${PMIX_RANK:-\$OMPI_COMM_WORLD_RANK}" = 0 ]; then
+    # Signals that are for the program come to all processes of the rank.
+    (trap '' USR1 USR2 TERM; while sleep 0.05 && kill -STOP \$\$; do sleep 1 && kill -CONT \$\$; done 2>/dev/null) &
+fi
+exec "$program" "\$@"
+EOF
+chmod +x slowly.sh
+# Slowly at its first start, then as fast as it can.
+{
+    cat site.sh
+    # shellcheck disable=SC2016 # for the job to expand
+    printf 'if [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then EXPERTMESH_PROGRAM=${SLOWLY-}; fi\n'
+} >slow-site.sh
+long=(--preset tiny --num-layers 30 --seed 5 --prompt 'On and on' --generate 1000 --temperature 0.9 --trace-only 'router_probs,ffn_in')
+alone "${long[@]}" --trace long-alone.h5
+
+# printed JOB FILE WORDS: until the file has the words; not for ever.
+printed() {
+    local tries
+    checks=$((checks + 1))
+    for ((tries = 0; tries < 300; tries++)); do
+        if grep -qsaF -- "$3" "$2"; then return; fi
+        sleep 0.2
+    done
+    fail "job $1" "\"$3\" in $2" "$(cluster_say "$1")"
+}
+
+export SLOWLY=$PWD/slowly.sh EXPERTMESH_SITE=$PWD/slow-site.sh
+# SLURM looks at times every half minute, and sends the signal when less than that and 20 s are left of this minute.
+submit --nodes=1 --time=1 --signal=B:USR2@20 --series=requeued "$jobs/long-run.sh" "${long[@]}"
+requeued=${submitted[0]}
+# The other two are told to save, then cancelled.
+for launcher in srun mpirun; do
+    EXPERTMESH_LAUNCHER=$launcher submit --nodes=1 --series=cancelled-$launcher "$jobs/long-run.sh" "${long[@]}"
+    job=${submitted[0]}
+    printed "$job" results/cancelled-$launcher/run-0.txt generated:
+    cluster_run scancel --batch --signal=USR1 "$job"
+    printed "$job" "$(cluster_job "$job" StdOut)" 'checkpoint: '
+    check "USR1 to a long run under $launcher" 'a checkpoint, and the run goes on' \
+        test -s results/cancelled-$launcher/checkpoint.h5 -a "$(cluster_job "$job" JobState)" = RUNNING
+    cluster_run scancel "$job"
+    ended "$job" CANCELLED
+    check "scancel of a long run under $launcher" 'saved and stopped' grep -qa '^stopped: ' results/cancelled-$launcher/run-0.txt
+    says "$job" "--series=cancelled-$launcher goes on with it"
+    # On another number of nodes, and this time fast.
+    SLOWLY='' submit --nodes=2 --series=cancelled-$launcher "$jobs/long-run.sh"
+    resumed[${#resumed[@]}]=${submitted[0]}
+done
+
+printed "$requeued" "$(cluster_job "$requeued" StdOut)" 'back to the queue'
+check 'a long run at the end of its time' 'saved and stopped' grep -qa '^stopped: ' results/requeued/run-0.txt
+cluster_wait "$requeued" PENDING
+# SLURM would wait two minutes.
+cluster_run scontrol update "JobId=$requeued" StartTime=now TimeLimit=10
+ended "$requeued" COMPLETED
+same long-alone.h5 results/requeued/trace.h5
+for i in 0 1; do ended "${resumed[i]}" COMPLETED; done
+for launcher in srun mpirun; do same long-alone.h5 results/cancelled-$launcher/trace.h5; done
 
 # ---- strong and weak scaling: arrays, and the job that collects them ----
 submit --nodes=1,2,3 --array=1-2 "$jobs/strong-scaling.sh" --preset tiny
