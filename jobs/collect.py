@@ -7,7 +7,7 @@ A line for each point (a number of nodes, a layout): its median run. All numbers
   speed-up      in tokens/s, against the first point
   efficiency    speed-up by how many times as many ranks; 1 is ideal, for strong and for weak scaling alike
   attention ... shares of all ranks' seconds; exchange is gather, sum, dispatch and combine; wait is for other ranks
-  rows sent     by dispatches, to other ranks
+  bytes ...     that ranks had from other ranks, inside nodes (read in their memory) and between nodes (sent)
 
 Writes FOLDER/table.csv, FOLDER/plot.gp and, where there is gnuplot, FOLDER/plot.svg. Ends with 1 when a run of the series (each
 leaves POINT.REPETITION.tokens when it starts) did not come to its end, 66 when none did.
@@ -24,7 +24,7 @@ import sys
 import h5py
 
 HEAD = ["point", "ranks", "runs", "tokens", "seconds", "spread", "tokens/s", "speed-up", "efficiency", "attention", "experts",
-        "exchange", "wait", "rows sent"]
+        "exchange", "wait", "bytes inside", "bytes between"]
 SHARES = {"attention": {"attention"}, "experts": {"experts"}, "exchange": {"gather", "sum", "dispatch", "combine"},
           "wait": {"wait"}}
 
@@ -37,13 +37,15 @@ def read_run(path):
                 return None
             phases = [name.decode() for name in trace["phase"][:]]
             by_phase = trace["phase_seconds"][:].sum(axis=0) + trace["outer_seconds"][:]  # [ranks, phases]
-            rows = trace["dispatch_rows"][:]  # [layers, ranks, ranks]
+            moved = trace["exchange_bytes"][:].sum(axis=0) + trace["outer_exchange_bytes"][:]  # [ranks, phases, reach]
+            inside, between = moved.sum(axis=(0, 1)).tolist()
             return {
                 "ranks": int(trace.attrs["num_ranks"]),
                 "tokens": int(trace["tokens_done"][()]),
                 "seconds": float(by_phase.sum(axis=1).max()),
                 "phases": dict(zip(phases, (by_phase.sum(axis=0) / by_phase.sum()).tolist())),
-                "rows sent": int(rows.sum() - rows.trace(axis1=1, axis2=2).sum()),
+                "bytes inside": inside,
+                "bytes between": between,
             }
     except (OSError, KeyError) as error:
         print(f"collect: {path}: {error}", file=sys.stderr)
@@ -77,7 +79,7 @@ def row_of(point, runs, first):
     seconds = [run["seconds"] for run in runs]
     middle = sorted(runs, key=lambda run: run["seconds"])[(len(runs) - 1) // 2]
     row = {"point": point, "runs": len(runs), "seconds": statistics.median(seconds)}
-    row.update({name: middle[name] for name in ("ranks", "tokens", "rows sent")})
+    row.update({name: middle[name] for name in ("ranks", "tokens", "bytes inside", "bytes between")})
     row["spread"] = (max(seconds) - min(seconds)) / row["seconds"]
     row["tokens/s"] = row["tokens"] / row["seconds"]
     first = first or row

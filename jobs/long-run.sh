@@ -8,7 +8,8 @@
 #
 # It writes a checkpoint now and then, and one when its time is nearly over; then it goes back to the queue, and from there on
 # with the checkpoint, until it is done, on the same number of nodes or another. Tokens and trace have the bits of a run that was
-# never stopped. For a checkpoint in between: scancel --batch --signal=USR1 JOB. `scancel JOB` writes one, and ends the job.
+# never stopped. For a checkpoint in between: scancel --batch --signal=USR1 JOB. To save and end: scancel --batch --signal=TERM JOB;
+# under srun plain `scancel JOB` does it too, within KillWait; under mpirun the ranks are killed before they have saved.
 
 # Whole nodes, with all of their memory; one rank a socket.
 #SBATCH --job-name=long-run --nodes=2 --exclusive --mem=0
@@ -38,8 +39,8 @@ else
     set -- "$@" --trace "$job_results/trace.h5" --checkpoint "$checkpoint" --checkpoint-every 30min --force
 fi
 
-# USR2 (the time is nearly over) and TERM (scancel) both mean: write a checkpoint and stop. The program does that on USR2. So do
-# srun and mpirun pass USR2 on to it, while TERM ends mpirun.
+# USR2 (the time is nearly over) and TERM (scancel) both mean: write a checkpoint and stop. srun and mpirun pass USR2 on to the
+# program, which does that; TERM would end mpirun.
 signalled=no
 printed=$job_results/run-${SLURM_RESTART_COUNT:-0}.txt
 trap 'signalled=USR2; job_signal USR2' USR2
@@ -48,7 +49,7 @@ trap 'job_signal USR1' USR1
 job_start run "$@" >"$printed"
 job_wait || exit
 
-# Where it was stopped it says so, and ends as well as one that is done.
+# A run that was stopped says so, and ends as well as one that is done.
 if ! grep -aq '^stopped: ' "$printed"; then
     job_say "done: $job_results has the trace, and what each start printed"
 elif [ "$signalled" != TERM ] && [ -n "${SLURM_JOB_ID-}" ]; then

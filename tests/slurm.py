@@ -21,9 +21,13 @@ for point, row in table.items():
         phases = range(len(trace["phase"]))
         seconds.append(max(sum(trace["phase_seconds"][layer, rank, phase] for layer in range(2) for phase in phases)
                            + sum(trace["outer_seconds"][rank, phase] for phase in phases) for rank in range(ranks)))
-        sent = trace["dispatch_rows"][:]
-        rows.add(sum(int(sent[layer, a, b]) for layer in range(2) for a in range(ranks) for b in range(ranks) if a != b))
-    assert rows == {int(row["rows sent"])}, (point, rows, row)  # the same choices in every repetition
+        moved = trace["exchange_rows"][:].reshape(-1, 2).tolist() + trace["outer_exchange_rows"][:].reshape(-1, 2).tolist()
+        rows.add(tuple(sum(pair[reach] for pair in moved) for reach in (0, 1)))
+    # As many in every repetition, in one node none between, and a row is 96 numbers of 4 bytes.
+    assert len(rows) == 1, (point, rows)
+    inside, between = rows.pop()
+    assert (int(row["bytes inside"]), int(row["bytes between"])) == (inside * 384, between * 384), (point, inside, between, row)
+    assert (between == 0) == point.startswith("1-nodes") and inside > 0, (point, inside, between)
     assert (int(row["ranks"]), int(row["tokens"])) == (ranks, tokens), row
     assert abs(float(row["seconds"]) / statistics.median(seconds) - 1) < 1e-6, (point, row, seconds)
     rate[point] = tokens / statistics.median(seconds)

@@ -116,10 +116,13 @@ unset EXPERTMESH_LAUNCHER
 # ---- a long run: stopped by a signal before its time is over, requeued, gone on with; and stopped by scancel ----
 cat >slowly.sh <<EOF
 #!/bin/bash
-# The program, whose first rank is at work a twentieth of the time, so that a short run is a long one.
+# The program, whose first rank is hardly ever at work once there is a trace, so that a short run is a long one.
 if [ "\${PMIX_RANK:-\$OMPI_COMM_WORLD_RANK}" = 0 ]; then
-    # Signals that are for the program come to all processes of the rank.
-    (trap '' USR1 USR2 TERM; while sleep 0.05 && kill -STOP \$\$; do sleep 1 && kill -CONT \$\$; done 2>/dev/null) &
+    (
+        trap '' USR1 USR2 TERM # what is for the program comes to all processes of the rank
+        until [ -e "$PWD/results/\$EXPERTMESH_SERIES/trace.h5" ] || ! kill -0 \$\$; do sleep 0.1; done
+        while sleep 0.01 && kill -STOP \$\$; do sleep 1.2 && kill -CONT \$\$; done
+    ) 2>/dev/null &
 fi
 exec "$program" "\$@"
 EOF
@@ -130,7 +133,7 @@ chmod +x slowly.sh
     # shellcheck disable=SC2016 # for the job to expand
     printf 'if [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then EXPERTMESH_PROGRAM=${SLOWLY-}; fi\n'
 } >slow-site.sh
-long=(--preset tiny --num-layers 30 --seed 5 --prompt 'On and on' --generate 1000 --temperature 0.9 --trace-only 'router_probs,ffn_in')
+long=(--preset tiny --num-layers 10 --seed 5 --prompt 'On and on' --generate 600 --temperature 0.9 --trace-only 'router_probs,ffn_in')
 alone "${long[@]}" --trace long-alone.h5
 
 # printed JOB FILE WORDS: until the file has the words; not for ever.
@@ -149,6 +152,7 @@ export SLOWLY=$PWD/slowly.sh EXPERTMESH_SITE=$PWD/slow-site.sh
 submit --nodes=1 --time=1 --signal=B:USR2@20 --series=requeued "$jobs/long-run.sh" "${long[@]}"
 requeued=${submitted[0]}
 # The other two are told to save, then cancelled.
+resumed=()
 for launcher in srun mpirun; do
     EXPERTMESH_LAUNCHER=$launcher submit --nodes=1 --series=cancelled-$launcher "$jobs/long-run.sh" "${long[@]}"
     job=${submitted[0]}
@@ -157,20 +161,25 @@ for launcher in srun mpirun; do
     printed "$job" "$(cluster_job "$job" StdOut)" 'checkpoint: '
     check "USR1 to a long run under $launcher" 'a checkpoint, and the run goes on' \
         test -s results/cancelled-$launcher/checkpoint.h5 -a "$(cluster_job "$job" JobState)" = RUNNING
-    cluster_run scancel "$job"
-    ended "$job" CANCELLED
-    check "scancel of a long run under $launcher" 'saved and stopped' grep -qa '^stopped: ' results/cancelled-$launcher/run-0.txt
+    if [ $launcher = srun ]; then
+        cluster_run scancel "$job"
+        ended "$job" CANCELLED
+    else
+        cluster_run scancel --batch --signal=TERM "$job"
+        ended "$job" COMPLETED
+    fi
+    check "TERM to a long run under $launcher" 'saved and stopped' grep -qa '^stopped: ' results/cancelled-$launcher/run-0.txt
     says "$job" "--series=cancelled-$launcher goes on with it"
-    # On another number of nodes, and this time fast.
-    SLOWLY='' submit --nodes=2 --series=cancelled-$launcher "$jobs/long-run.sh"
-    resumed[${#resumed[@]}]=${submitted[0]}
+    # On another number of ranks, and this time fast.
+    SLOWLY='' submit --nodes=1 --ntasks-per-node=1 --series=cancelled-$launcher "$jobs/long-run.sh"
+    resumed+=("${submitted[0]}")
 done
 
 printed "$requeued" "$(cluster_job "$requeued" StdOut)" 'back to the queue'
 check 'a long run at the end of its time' 'saved and stopped' grep -qa '^stopped: ' results/requeued/run-0.txt
 cluster_wait "$requeued" PENDING
-# SLURM would wait two minutes.
-cluster_run scontrol update "JobId=$requeued" StartTime=now TimeLimit=10
+# SLURM would wait two minutes, so that no node takes the new job for the old one; two seconds do.
+cluster_run scontrol update "JobId=$requeued" StartTime=now+2 TimeLimit=10
 ended "$requeued" COMPLETED
 same long-alone.h5 results/requeued/trace.h5
 for i in 0 1; do ended "${resumed[i]}" COMPLETED; done
@@ -197,5 +206,12 @@ else
     echo "$test_name: left out: plots (there is no gnuplot)"
     says "${strong[3]}" 'there is no gnuplot here'
 fi
+
+# ---- a sweep over layouts ----
+submit --array=1-6 "$jobs/layouts.sh" --preset tiny
+sweep=("${submitted[@]}") sweep_folder=$(sed -nE 's/.*results in //p' "$logs/submit")
+ended "${sweep[1]}" COMPLETED
+check 'the table of the sweep' 'what its traces say' "$python" "$sources/tests/slurm.py" "$sweep_folder" \
+    {contiguous,sliced,spread}-{flat,node}=3,4,4096
 
 finish
