@@ -127,12 +127,11 @@ fi
 exec "$program" "\$@"
 EOF
 chmod +x slowly.sh
-# Slowly at its first start, then as fast as it can.
-{
-    cat site.sh
-    # shellcheck disable=SC2016 # for the job to expand
-    printf 'if [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then EXPERTMESH_PROGRAM=${SLOWLY-}; fi\n'
-} >slow-site.sh
+# Slowly at its first start, where SLOWLY says so, then as fast as it can.
+cat site.sh - >slow-site.sh <<EOF
+EXPERTMESH_PROGRAM=$program
+if [ "\${SLURM_RESTART_COUNT:-0}" = 0 ]; then EXPERTMESH_PROGRAM=\${SLOWLY:-$program}; fi
+EOF
 long=(--preset tiny --num-layers 10 --seed 5 --prompt 'On and on' --generate 600 --temperature 0.9 --trace-only 'router_probs,ffn_in')
 alone "${long[@]}" --trace long-alone.h5
 
