@@ -132,7 +132,7 @@ cat site.sh - >slow-site.sh <<EOF
 EXPERTMESH_PROGRAM=$program
 if [ "\${SLURM_RESTART_COUNT:-0}" = 0 ]; then EXPERTMESH_PROGRAM=\${SLOWLY:-$program}; fi
 EOF
-long=(--preset tiny --num-layers 10 --seed 5 --prompt 'On and on' --generate 600 --temperature 0.9 --trace-only 'router_probs,ffn_in')
+long=(--preset tiny --num-layers 10 --seed 5 --prompt 'On and on' --generate 1900 --temperature 0.9 --trace-only 'router_probs,ffn_in')
 alone "${long[@]}" --trace long-alone.h5
 
 # printed JOB FILE WORDS: until the file has the words; not for ever.
