@@ -289,7 +289,10 @@ const em_section em_sections[] = {
      false, draw_pairs},
     {"text", "Text by expert", "Each token in the colour of its first expert.", true, em_text_draw},
     {"exchange", "Bytes between ranks",
-     "Rows of the dispatch, over all layers of the trace. The diagonal is what stayed on its rank.", false, draw_bytes},
+     "What the experts of each rank took from the tokens of each, over all layers of the trace. The diagonal stayed on "
+     "its "
+     "rank; between hosts a row that several ranks of one need crosses once (exchange_bytes).",
+     false, draw_bytes},
     {"phases", "Time by rank", "Hatched: bringing rows for the work of that colour. Hollow: waiting for other ranks.",
      false, draw_phases},
     {"neurons", "Activity of neurons",
