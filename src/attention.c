@@ -1,5 +1,7 @@
 #include "expertmesh/attention.h"
 
+#include "expertmesh/standing.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -120,7 +122,10 @@ void em_attention_attend(const em_attention *a, const em_batch *step, const em_c
         float *scores = em_alloc(most * (longest + EM_PANEL), sizeof(float));
         float *sums = em_alloc(most * value_width, sizeof(float));
 #pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < count; i++) attend_rows(a, cache, layer, &looks[i], scores, sums);
+        for (int64_t i = 0; i < count; i++) {
+            em_beat();
+            attend_rows(a, cache, layer, &looks[i], scores, sums);
+        }
         free(scores);
         free(sums);
     }

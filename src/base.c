@@ -1,18 +1,16 @@
 #include "expertmesh/base.h"
 
+#include "expertmesh/standing.h"
+
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-
-/* Where this process stands. One process, one place: the only state of this library that is not passed along. */
-static struct {
-    int layer;
-    const char *phase;
-} standing = {-1, NULL};
+#include <unistd.h>
 
 bool em_fail(em_status *status, int code, const char *format, ...)
 {
@@ -31,21 +29,38 @@ bool em_agree(MPI_Comm comm, em_status *status)
     MPI_Comm_rank(comm, &rank);
     MPI_Comm_size(comm, &size);
     int speaker = status->code != EM_OK ? rank : size;
+    em_wait("all ranks, to agree");
     MPI_Allreduce(MPI_IN_PLACE, &speaker, 1, MPI_INT, MPI_MIN, comm);
-    if (speaker == size) return true;
-    MPI_Bcast(status, (int)sizeof *status, MPI_BYTE, speaker, comm);
-    return false;
+    if (speaker < size) MPI_Bcast(status, (int)sizeof *status, MPI_BYTE, speaker, comm);
+    em_wait(NULL);
+    return speaker == size;
 }
 
-void em_stand(int layer, const char *phase)
+const char *em_host(em_host_text buffer)
 {
-    standing.layer = layer;
-    standing.phase = phase;
+    buffer[0] = '\0';
+    gethostname(buffer, sizeof(em_host_text) - 1);
+    buffer[sizeof(em_host_text) - 1] = '\0';
+    return buffer;
+}
+
+void em_end_job(int code)
+{
+    enum { SECONDS = 5 };
+    int started = 0, finished = 0;
+    signal(SIGALRM, SIG_DFL);
+    alarm(
+        SECONDS); /* MPI may be in no state to end anything: then this process ends alone, and its daemon the others */
+    fflush(NULL);
+    MPI_Initialized(&started);
+    MPI_Finalized(&finished);
+    if (started && !finished) MPI_Abort(MPI_COMM_WORLD, code);
+    _exit(code);
 }
 
 void em_die(const char *format, ...)
 {
-    char text[1024], place[128] = "";
+    char text[1024];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
@@ -55,14 +70,13 @@ void em_die(const char *format, ...)
     MPI_Initialized(&started);
     MPI_Finalized(&finished);
     if (started && !finished) MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    if (standing.phase && standing.layer >= 0)
-        snprintf(place, sizeof place, ", layer %d, %s", standing.layer, standing.phase);
-    else if (standing.phase)
-        snprintf(place, sizeof place, ", %s", standing.phase);
-    fprintf(stderr, "expertmesh: rank %d%s: %s\n", rank, place, text);
-    fflush(NULL);
-    if (started && !finished) MPI_Abort(MPI_COMM_WORLD, EM_INTERNAL);
-    exit(EM_INTERNAL);
+    em_standing standing;
+    em_standing_text place;
+    em_host_text host;
+    em_standing_read(&standing);
+    em_standing_words(&standing, place);
+    fprintf(stderr, "expertmesh: rank %d on %s%s%s: %s\n", rank, em_host(host), place[0] ? ", " : "", place, text);
+    em_end_job(EM_INTERNAL);
 }
 
 static void on_mpi_error(MPI_Comm *comm, int *code, ...)

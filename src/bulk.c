@@ -1,4 +1,5 @@
 /* Writing in place, without HDF5; declared in store.h. */
+#include "expertmesh/standing.h"
 #include "expertmesh/store.h"
 
 #include <errno.h>
@@ -67,6 +68,7 @@ bool em_bulk_check(const em_bulk *bulk, const em_dataset *dataset, int64_t begin
     bool same = true;
     for (int64_t at = 0; same && at < bytes;) {
         size_t some = bytes - at < PIECE ? (size_t)(bytes - at) : PIECE;
+        em_beat();
         ssize_t got = pread(bulk->file, found, some, (off_t)(dataset->offset + begin + at));
         if (got < 0 && errno == EINTR) continue;
         same = got > 0 && memcmp(found, (const char *)data + at, (size_t)got) == 0;
@@ -77,13 +79,29 @@ bool em_bulk_check(const em_bulk *bulk, const em_dataset *dataset, int64_t begin
            em_fail(status, EM_CANNOT_WRITE, "%s: %s does not read back as it was written", bulk->path, dataset->name);
 }
 
+/* What the disk still has to take, piece by piece: so it is seen that it moves. A file that has no such pieces is left to
+ * fdatasync. */
+static bool wait_for_disk(int file)
+{
+    enum { PIECE = 64 << 20, ALL = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER };
+    struct stat info;
+    if (fstat(file, &info) != 0) return true;
+    for (off_t at = 0; at < info.st_size; at += PIECE) {
+        if (sync_file_range(file, at, PIECE, ALL) != 0) return errno != EIO && errno != ENOSPC && errno != EDQUOT;
+        em_beat();
+    }
+    return true;
+}
+
 bool em_bulk_close(em_bulk *bulk, em_status *status)
 {
     if (bulk->file < 0) return true;
-    bool good = fdatasync(bulk->file) == 0 || errno == EINVAL || errno == EROFS;
+    em_wait("the disk");
+    bool good = wait_for_disk(bulk->file) && (fdatasync(bulk->file) == 0 || errno == EINVAL || errno == EROFS);
     if (!good) em_fail(status, EM_CANNOT_WRITE, "%s: cannot be written: %s", bulk->path, strerror(errno));
     if (close(bulk->file) != 0 && good)
         good = em_fail(status, EM_CANNOT_WRITE, "%s: cannot be closed: %s", bulk->path, strerror(errno));
     bulk->file = -1;
+    em_wait(NULL);
     return good;
 }

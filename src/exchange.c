@@ -1,5 +1,7 @@
 #include "exchange_node.h"
 
+#include "expertmesh/standing.h"
+
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,6 +124,18 @@ static MPI_Datatype type_for(em_exchange *plan, const em_row_list *lists, int ra
     return plan->type[rank];
 }
 
+/* Until all requests are done, each for the rows of one sender; the watchdog is told who is still missing. */
+static void wait_for_rows(int count, const int *sender, MPI_Request *request)
+{
+    int *done = em_alloc(count, sizeof *done);
+    em_wait("rows of other hosts");
+    for (int left = count, some; left > 0; left -= some) {
+        MPI_Waitsome(count, request, &some, done, MPI_STATUSES_IGNORE);
+        for (int i = 0; i < some; i++) em_expect(sender[done[i]], 0);
+    }
+    free(done);
+}
+
 /* Rows to and from ranks that cannot read each other's arrays: lists [P] of `from` to each, so many from each, which come to
  * lie one after another, rank by rank. */
 static void carry_rows(em_exchange *plan, int64_t dim, const em_shared *from, const em_row_list *lists, const int *come,
@@ -132,17 +146,25 @@ static void carry_rows(em_exchange *plan, int64_t dim, const em_shared *from, co
     MPI_Type_contiguous((int)dim, MPI_FLOAT, &row);
     MPI_Type_commit(&row);
     MPI_Request *request = em_alloc(2 * plan->num_ranks, sizeof *request);
+    int *sender = em_alloc(plan->num_ranks, sizeof *sender);
     for (int r = 0; r < plan->num_ranks; r++) {
         if (from->readable[r] || come[r] == 0) continue;
+        em_expect(r, come[r]);
+        sender[started] = r;
         MPI_Irecv(to, come[r], row, r, 0, plan->comm, &request[started++]);
         to += come[r] * dim;
     }
+    int received = started;
     for (int r = 0; r < plan->num_ranks; r++)
         if (!from->readable[r] && lists[r].count > 0)
             MPI_Isend(from->own, 1, type_for(plan, lists, r, dim, row), r, 0, plan->comm, &request[started++]);
+    wait_for_rows(received, sender, request);
+    em_wait("others to take its rows");
     MPI_Waitall(started, request, MPI_STATUSES_IGNORE);
+    em_wait(NULL);
     MPI_Type_free(&row);
     free(request);
+    free(sender);
 }
 
 /* Room for the rows that come by messages for this rank alone; come [P]: how many of each rank. */
@@ -334,7 +356,9 @@ void em_exchange_all(MPI_Comm comm, const int64_t *count, int bytes, const void 
     MPI_Datatype item;
     MPI_Type_contiguous(bytes, MPI_BYTE, &item);
     MPI_Type_commit(&item);
+    em_wait("all ranks, for their lists");
     MPI_Allgatherv(mine, counts[rank], item, all, counts, begin, item, comm);
+    em_wait(NULL);
     MPI_Type_free(&item);
     free(counts);
 }
@@ -351,19 +375,25 @@ void em_exchange_columns(MPI_Comm comm, int64_t rows, const int64_t *width, cons
         begin[r] = (int)sum;
         sum += width[r];
     }
+    em_wait("all ranks, for their scores");
     for (int64_t i = 0; i < rows; i++)
         MPI_Gatherv(mine + i * width[rank], count[rank], MPI_FLOAT, rank == 0 ? all + i * sum : NULL, count, begin,
                     MPI_FLOAT, 0, comm);
+    em_wait(NULL);
     free(count);
 }
 
 void em_exchange_share(MPI_Comm comm, int64_t bytes, void *data)
 {
     if (bytes > INT_MAX) em_die("%lld bytes are too many to share at once", (long long)bytes);
+    em_wait("rank 0");
     MPI_Bcast(data, (int)bytes, MPI_BYTE, 0, comm);
+    em_wait(NULL);
 }
 
 void em_exchange_wait(MPI_Comm comm)
 {
+    em_wait("all ranks");
     MPI_Barrier(comm);
+    em_wait(NULL);
 }

@@ -1,7 +1,9 @@
 /* expertmesh: pick a subcommand, run it on all ranks, tell its failure once, leave with one exit code everywhere. */
 #include "commands/commands.h"
 
+#include "expertmesh/standing.h"
 #include "expertmesh/version.h"
+#include "expertmesh/watchdog.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -72,14 +74,21 @@ static bool check_alike(MPI_Comm comm, int rank, int argc, char **argv, em_statu
     return em_agree(comm, status);
 }
 
+static bool start_watchdog(const em_call *call, em_status *status)
+{
+    double seconds = 0;
+    if (call->command->watched && !em_options_watchdog(call, &seconds, status)) return false;
+    return seconds == 0 || em_watchdog_open(call->comm, seconds, status);
+}
+
 static void run_command(em_call *call, int argc, char **argv, em_status *status)
 {
     bool wants_help = false;
     call->command = find_command(argv[1], status);
     if (!call->command || !em_options_parse(call->command, argc - 1, argv + 1, call, &wants_help, status)) return;
-    if (!wants_help)
-        call->command->run(call, status);
-    else if (call->rank == 0)
+    if (!wants_help) {
+        if (start_watchdog(call, status)) call->command->run(call, status);
+    } else if (call->rank == 0)
         em_options_help(call->command, stdout);
 }
 
@@ -117,6 +126,9 @@ int main(int argc, char **argv)
 
     free(command_line);
     MPI_Errhandler_free(&handler);
+    em_stand(-1, "the end");
+    em_wait("all ranks");
     MPI_Finalize();
+    em_watchdog_close();
     return status.code;
 }

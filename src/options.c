@@ -16,6 +16,11 @@ const em_option em_model_options[] = {
     {NULL, NULL, NULL, 0},
 };
 
+const em_option em_watch_options[] = {
+    {"watchdog", "SECONDS", "end the job when no rank has moved for so long; 0: wait for ever (600)", 0},
+    {NULL, NULL, NULL, 0},
+};
+
 static const em_option help_option = {"help", NULL, "show this", 'h'};
 
 /* The command's options in one list: its own, those of the model, one for each config field, --help. names keeps the
@@ -35,6 +40,7 @@ static option_list list_options(const em_command *command)
 {
     option_list list = {.count = 0};
     append_all(&list, command->options);
+    if (command->watched) append_all(&list, em_watch_options);
     if (command->takes_model) append_all(&list, em_model_options);
     list.first_field = list.count;
     for (int f = 0; command->takes_model && f < EM_NUM_CONFIG_FIELDS; f++) {
@@ -275,6 +281,15 @@ int64_t *em_parse_list(const char *text, int64_t limit, const char *source, int6
     }
     free(chosen);
     return list;
+}
+
+bool em_options_watchdog(const em_call *call, double *seconds, em_status *status)
+{
+    enum { USUAL = 600, LEAST = 1, MOST = 1000000 };
+    if (!em_option_real(call, "watchdog", USUAL, seconds, status)) return false;
+    if (*seconds == 0 || (*seconds >= LEAST && *seconds <= MOST)) return true;
+    return em_fail(status, EM_USAGE, "--watchdog: %g is not a number of seconds from %d to %d, or 0 for none", *seconds,
+                   LEAST, MOST);
 }
 
 bool em_options_seed(const em_call *call, uint64_t *seed, em_status *status)

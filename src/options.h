@@ -38,6 +38,7 @@ struct em_command {
     const char *meaning;      /* one line */
     const char *more;         /* paragraphs for --help; may be "" */
     const em_option *options; /* ends with a name of NULL */
+    bool watched; /* also takes em_watch_options: the watchdog watches its ranks */
     bool takes_model;  /* also takes the options that say which model: em_model_options and one for each config field */
     int num_arguments; /* file names, or words: so many at least, */
     int most_arguments; /* and at most; 0: no more */
@@ -47,6 +48,9 @@ struct em_command {
 
 /* --preset, --config, --seed, --storage. */
 extern const em_option em_model_options[];
+
+/* --watchdog. */
+extern const em_option em_watch_options[];
 
 /* Read the arguments after the command's name. wants_help is set by -h and --help, and nothing is checked then. */
 bool em_options_parse(const em_command *command, int argc, char **argv, em_call *call, bool *wants_help,
@@ -74,6 +78,9 @@ const char *em_nearest(const char *word, const char *const *names, int count);
 
 /* A list like "0,4-7" of numbers from 0 to limit - 1, ascending without repeats. Freed with free; NULL with a status. */
 int64_t *em_parse_list(const char *text, int64_t limit, const char *source, int64_t *count, em_status *status);
+
+/* What --watchdog says, in seconds; 0: do not watch. Of a command that is watched. */
+bool em_options_watchdog(const em_call *call, double *seconds, em_status *status);
 
 /* What --seed and --storage say. */
 bool em_options_seed(const em_call *call, uint64_t *seed, em_status *status);

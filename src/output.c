@@ -2,6 +2,7 @@
 #include "pass.h"
 
 #include "expertmesh/embedding.h"
+#include "expertmesh/standing.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,5 +1,6 @@
 /* Products of packed rows with matrices in panels; declared in kernels.h. */
 #include "expertmesh/kernels.h"
+#include "expertmesh/standing.h"
 
 #include "dots.h"
 #include "panels.h"
@@ -298,6 +299,7 @@ void em_product_panels(const em_inputs *x, const em_matrix *w, int64_t first, in
         b.panels = past - b.panel < EM_TOGETHER ? (int)(past - b.panel) : EM_TOGETHER;
         if (w->rows % EM_PANEL != 0 && b.panels > 1 && b.panel + b.panels == (w->rows + EM_PANEL - 1) / EM_PANEL)
             b.panels--; /* the last, narrow one by itself */
+        em_beat();
         b.lanes =
             w->rows - b.panel * EM_PANEL < b.panels * EM_PANEL ? w->rows - b.panel * EM_PANEL : b.panels * EM_PANEL;
         b.y = y + (b.panel - first) * EM_PANEL;

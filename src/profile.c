@@ -1,5 +1,7 @@
 #include "expertmesh/profile.h"
 
+#include "expertmesh/standing.h"
+
 #include <stdlib.h>
 
 const char *const em_phase_names[EM_NUM_PHASES] = {
@@ -80,6 +82,7 @@ void em_profile_lap(em_profile *profile, int64_t layer, em_phase phase)
     profile->seconds[layer * EM_NUM_PHASES + phase] += now - profile->mark;
     note(profile, layer, phase, now);
     profile->mark = now;
+    em_beat();
 }
 
 void em_profile_rows(em_profile *profile, int64_t layer, em_phase phase, int64_t inside, int64_t between)

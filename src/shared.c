@@ -1,5 +1,7 @@
 #include "expertmesh/shared.h"
 
+#include "expertmesh/standing.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -214,7 +216,9 @@ void em_shared_publish(const em_shared *s)
 {
     if (s->host_size == 1) return; /* else also where this array goes by messages: another may wait for its turn */
     atomic_thread_fence(memory_order_seq_cst);
+    em_wait("the ranks of its host");
     MPI_Barrier(s->host);
+    em_wait(NULL);
     atomic_thread_fence(memory_order_seq_cst);
 }
 

@@ -5,6 +5,7 @@
 #include "expertmesh/embedding.h"
 #include "expertmesh/experts.h"
 #include "expertmesh/router.h"
+#include "expertmesh/standing.h"
 
 #include <stdlib.h>
 #include <string.h>

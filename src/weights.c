@@ -1,6 +1,7 @@
 #include "expertmesh/weights.h"
 
 #include "expertmesh/random.h"
+#include "expertmesh/standing.h"
 
 #include <errno.h>
 #include <math.h>
@@ -240,6 +241,7 @@ static bool load_piece(const loading *l, const piece *p, char *spare, em_status 
     em_matrix rows = matrix_of(source, &part);
     rows.scale = (float *)(void *)spare;
     rows.data = spare + scale_bytes(&rows);
+    em_beat();
     if (!source->store)
         em_random_fill(&source->config, source->seed, part.tensor, part.layer, part.expert, part.rows, part.cols,
                        &rows);
@@ -434,6 +436,7 @@ static bool write_rows(const em_source *source, const em_bulk *bulk, em_tensor t
     em_range cols = {0, em_tensor_shape_of(&source->config, tensor).cols};
     em_block block = {.tensor = tensor, .layer = layer, .rows = rows, .cols = cols};
     em_matrix matrix = matrix_of(source, &block);
+    em_beat();
     matrix.scale = (float *)(void *)spare;
     matrix.data = spare + scale_bytes(&matrix);
     em_random_fill(&source->config, source->seed, tensor, layer, 0, rows, cols, &matrix);
@@ -476,6 +479,7 @@ static bool write_share(const em_source *source, const em_bulk *bulk, int num_ra
                         void *context, em_status *status)
 {
     writing w = {source, bulk, progress, context, 0, (double)em_weights_model_bytes(source) / num_ranks};
+    em_stand(-1, "writing weights");
     for (em_tensor t = 0; t < EM_NUM_TENSORS; t++) {
         em_tensor_shape shape = em_tensor_shape_of(&source->config, t);
         em_range share = em_share(shape.experts * shape.rows, num_ranks, rank);

@@ -1,5 +1,7 @@
 #include "expertmesh/writer.h"
 
+#include "expertmesh/standing.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -72,6 +74,7 @@ static void pass_mark(em_writer *w, int64_t mark)
 static void write_record(em_writer *w, block *b, const record *r)
 {
     em_status status = {0};
+    em_beat();
     if (atomic_load(&w->failed) || atomic_load(&w->stop)) return;
     if (!r->dataset)
         pass_mark(w, r->first);
@@ -147,7 +150,9 @@ static void publish(em_writer *w)
  * the lock held. */
 static block *empty_block(em_writer *w)
 {
+    em_wait("the disk");
     while (!w->free && w->blocks == w->most) pthread_cond_wait(&w->done, &w->lock);
+    em_wait(NULL);
     block *b = w->free;
     if (b) {
         w->free = b->next;
@@ -240,7 +245,9 @@ bool em_writer_drain(em_writer *writer, em_status *status)
 {
     pthread_mutex_lock(&writer->lock);
     publish(writer);
+    em_wait("the disk");
     while (!writer->idle) pthread_cond_wait(&writer->done, &writer->lock);
+    em_wait(NULL);
     bool good = is_well(writer, status);
     pthread_mutex_unlock(&writer->lock);
     return good;

@@ -90,6 +90,11 @@ done
 ranks=4 refuse 64 '--threads' '"0"' 'whole number from 1 to 1024' -- "${run[@]}" --threads 0
 refuse 64 '--threads' '99999' 'from 1 to 1024' -- "${run[@]}" --threads 99999
 
+for seconds in -1 0.5 1e9; do
+    ranks=1 refuse 64 '--watchdog' 'seconds from 1 to 1000000, or 0' -- "${run[@]}" --watchdog "$seconds"
+done
+refuse 64 '--watchdog' '"soon"' 'finite number' -- "${run[@]}" --watchdog soon
+
 # ---- generation ----
 refuse 64 '--temperature' '-0.5' 'below 0' -- "${run[@]}" --generate 3 --temperature -0.5
 for p in 0 -1 1.01; do ranks=1 refuse 64 '--top-p' "$p" 'at most 1' -- "${run[@]}" --generate 3 --top-p "$p"; done

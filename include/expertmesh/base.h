@@ -6,6 +6,8 @@
 #ifndef EXPERTMESH_BASE_H
 #define EXPERTMESH_BASE_H
 
+#include "expertmesh/standing.h"
+
 #include <mpi.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -38,11 +40,16 @@ bool em_fail(em_status *status, int code, const char *format, ...) __attribute__
 /* Collective over comm: every rank leaves with the status of the lowest rank that failed. True where none did. */
 bool em_agree(MPI_Comm comm, em_status *status);
 
-/* Say where this process stands, for em_die: a layer (-1: none) and a phase in words (borrowed, a literal). */
-void em_stand(int layer, const char *phase);
-
-/* End the job on all ranks with exit code 70 and one message that names the rank and where it stood. */
+/* End the job on all ranks with exit code 70 and one message that names the rank, its host and where it stood
+ * (standing.h). From any thread. */
 void em_die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+
+/* End the job on all ranks with an exit code, in bounded time whatever MPI does. From any thread. */
+void em_end_job(int code) __attribute__((noreturn));
+
+/* The name of this host. Written to buffer, which is returned. */
+typedef char em_host_text[65];
+const char *em_host(em_host_text buffer);
 
 /* An error handler for communicators that ends the job through em_die with MPI's own words. The caller frees it. */
 MPI_Errhandler em_mpi_error_handler(void);

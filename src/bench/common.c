@@ -1,6 +1,8 @@
 /* What all parts of bench use; declared in bench.h. */
 #include "bench.h"
 
+#include "expertmesh/standing.h"
+
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +33,9 @@ double em_bench_sum(const em_bench *bench, double value)
 
 double em_bench_start(const em_bench *bench)
 {
+    em_wait("all ranks");
     MPI_Barrier(bench->comm);
+    em_wait(NULL);
     return MPI_Wtime();
 }
 

@@ -170,6 +170,7 @@ const em_command em_command_bench = {
         "inputs all differ, with their spread (largest - smallest, as a part of the median), and a limit that was\n"
         "measured beside them. What does not fit this machine is told on standard error and left out.",
     .options = options,
+    .watched = true,
     .takes_model = true,
     .run = run,
 };

@@ -44,6 +44,7 @@ const em_command em_command_init = {
         "The weights are a pure function of seed and shape: `run` with the same --preset, --seed and --storage makes\n"
         "the same bits without a file. The file appears under its name only when it is whole.",
     .options = options,
+    .watched = true,
     .takes_model = true,
     .run = init,
 };

@@ -574,6 +574,7 @@ const em_command em_command_run = {
         "may be given as before, or left out. On other ranks the trace adds what rank r does at place r mod P,\n"
         "and events of its first P ranks.",
     .options = options,
+    .watched = true,
     .takes_model = true,
     .run = run,
 };

@@ -1,5 +1,7 @@
 #include "expertmesh/import.h"
 
+#include "expertmesh/standing.h"
+
 #include "convert.h"
 #include "journal.h"
 
