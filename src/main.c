@@ -1,6 +1,7 @@
 /* expertmesh: pick a subcommand, run it on all ranks, tell its failure once, leave with one exit code everywhere. */
 #include "commands/commands.h"
 
+#include "expertmesh/alike.h"
 #include "expertmesh/standing.h"
 #include "expertmesh/version.h"
 #include "expertmesh/watchdog.h"
@@ -55,8 +56,10 @@ static char *join(int argc, char **argv, char between)
 /* All ranks must have been started alike: what they do together would not fit otherwise. Collective. */
 static bool check_alike(MPI_Comm comm, int rank, int argc, char **argv, em_status *status)
 {
+    if (!em_alike_program(comm, EM_VERSION, EM_GIT_REVISION, status)) return false;
     char *mine = join(argc - 1, argc > 1 ? argv + 1 : argv, '\n');
     if (argc == 1) mine[0] = '\0';
+    em_host_text host;
     int length = (int)strlen(mine) + 1, first = length;
     MPI_Bcast(&first, 1, MPI_INT, 0, comm);
     char *theirs = em_alloc(first, 1);
@@ -65,9 +68,10 @@ static bool check_alike(MPI_Comm comm, int rank, int argc, char **argv, em_statu
     if (strcmp(mine, theirs) != 0) {
         for (char *c = mine; *c; c++) *c = *c == '\n' ? ' ' : *c;
         for (char *c = theirs; *c; c++) *c = *c == '\n' ? ' ' : *c;
-        em_fail(status, EM_USAGE,
-                "ranks were started with different arguments: rank 0 with \"%.500s\", but rank %d with \"%.500s\"",
-                theirs, rank, mine);
+        em_fail(
+            status, EM_USAGE,
+            "ranks were started with different arguments: rank 0 with \"%.500s\", but rank %d on %s with \"%.500s\"",
+            theirs, rank, em_host(host), mine);
     }
     free(mine);
     free(theirs);

@@ -24,9 +24,26 @@ apart 73 run "${model[@]}" --trace t.h5 --force
 "$program" init --preset tiny --num-layers 2 -o a/w.h5 >out 2>err
 "$program" init --preset tiny --num-layers 3 -o b/w.h5 >out 2>err
 apart 65 run --weights w.h5 --tokens '1 2 3'
-grep -q 'rank 1 sees another model' err
+grep -q 'w.h5: rank 1 on .* reads another file there than rank 0: it holds another model' err
+# Of one model, but with other numbers; then the same file, but longer.
+"$program" init --preset tiny --num-layers 2 --seed 8 -o b/w.h5 --force >out 2>err
+apart 65 run --weights w.h5 --tokens '1 2 3'
+grep -q 'w.h5: rank 1 on .* reads another file there than rank 0: /[a-z0-9/_]* holds other numbers' err
+cp a/w.h5 b/w.h5
+echo >>b/w.h5
+apart 65 run --weights w.h5 --tokens '1 2 3'
+grep -q 'w.h5: rank 1 on .* it has [0-9]* bytes, that of rank 0 [0-9]*;' err
 rm b/w.h5
 apart 66 run --weights w.h5 --tokens '1 2 3'
+grep -q "w.h5.* (rank 1 on $(hostname); 1 of 2 ranks found no fault)" err
+
+# Arguments, and another revision of the program: the same sources built with other words for it.
+timeout 30 mpirun -n 1 "$program" presets : -n 1 "$program" init -o x.h5 >out 2>err && exit 1
+grep -q "different arguments: rank 0 with \"presets\", but rank 1 on $(hostname) with \"init -o x.h5\"" err
+status=0
+timeout 30 mpirun -n 2 "$program" presets : -n 1 "$OTHER" presets >out 2>err || status=$?
+[ $status = 64 ] && [ "$(grep -c '^expertmesh: ' err)" = 1 ]
+grep -q "different programs: rank 0 is expertmesh .*, but rank 2 on $(hostname) is expertmesh 0.0.7 (of another day), library" err
 
 # the plainest set of loops that any rank has is everyone's
 mpirun -n 1 env EXPERTMESH_ISA=plain "$program" run "${model[@]}" --trace mixed.h5 : \

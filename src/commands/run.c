@@ -2,6 +2,7 @@
 #include "commands.h"
 
 #include "../summary.h"
+#include "expertmesh/alike.h"
 #include "expertmesh/signals.h"
 #include "layout_only.h"
 #include "run_again.h"
@@ -122,29 +123,6 @@ static const char *batch_source(const em_call *call, int *code)
     return em_option_value(call, "prompt") ? "--prompt" : "--tokens";
 }
 
-/* Do all ranks see weights of one shape and storage? Collective: else what they do together would not fit. */
-static bool check_same_source(const em_call *call, em_source *source, em_status *status)
-{
-    em_config first = source->config;
-    MPI_Bcast(&first, (int)sizeof first, MPI_BYTE, 0, call->comm);
-    bool same = memcmp(&first, &source->config, sizeof first) == 0;
-    int64_t forms[2] = {0}, first_forms[2];
-    for (em_tensor t = 0; t < EM_NUM_TENSORS; t++)
-        for (int64_t layer = 0; layer < em_tensor_layers(&source->config, t); layer++) {
-            forms[0] = forms[0] * 31 + em_source_form(source, t, layer)->storage;
-            forms[1] = forms[1] * 31 + em_source_form(source, t, layer)->groups;
-        }
-    memcpy(first_forms, forms, sizeof forms);
-    MPI_Bcast(first_forms, 2, MPI_INT64_T, 0, call->comm);
-    same = same && memcmp(first_forms, forms, sizeof forms) == 0;
-    if (!same)
-        em_fail(status, EM_BAD_DATA, "%s: rank %d sees another model there than rank 0",
-                em_option_value(call, "weights"), call->rank);
-    bool good = em_agree(call->comm, status);
-    if (!good) em_source_close(source);
-    return good;
-}
-
 /* Collective. */
 static bool open_source(const em_call *call, em_source *source, em_status *status)
 {
@@ -154,8 +132,10 @@ static bool open_source(const em_call *call, em_source *source, em_status *statu
     if (path && described)
         return em_fail(status, EM_USAGE, "run: --weights brings its own model; leave out --%s", other);
     if (path) {
-        em_source_open(source, path, status);
-        return em_agree(call->comm, status) && check_same_source(call, source, status);
+        bool mine = em_source_open(source, path, status);
+        bool good = em_agree_where(call->comm, status) && em_alike_weights(call->comm, source, status);
+        if (mine && !good) em_source_close(source);
+        return good;
     }
     em_config config;
     uint64_t seed;
