@@ -250,9 +250,12 @@ int em_cores(MPI_Comm comm)
 
 int64_t em_memory_limit(void)
 {
-    struct rlimit space;
-    if (getrlimit(RLIMIT_AS, &space) != 0 || space.rlim_cur == RLIM_INFINITY) return INT64_MAX;
-    return (int64_t)space.rlim_cur;
+    struct rlimit space, data;
+    int64_t limit = INT64_MAX;
+    if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY) limit = (int64_t)space.rlim_cur;
+    if (getrlimit(RLIMIT_DATA, &data) == 0 && data.rlim_cur != RLIM_INFINITY)
+        limit = smaller(limit, (int64_t)data.rlim_cur);
+    return limit;
 }
 
 int64_t em_memory_peak(void)

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const em_command *const commands[] = {
     &em_command_init,     &em_command_run,   &em_command_compare, &em_command_inspect, &em_command_report,
@@ -98,7 +99,9 @@ static void run_command(em_call *call, int argc, char **argv, em_status *status)
 
 static void run_program(em_call *call, int argc, char **argv, em_status *status)
 {
-    if (!check_alike(call->comm, call->rank, argc, argv, status)) return;
+    bool alike = check_alike(call->comm, call->rank, argc, argv, status);
+    alarm(0); /* all ranks are here: the clock of watch_start stops */
+    if (!alike) return;
     if (argc < 2)
         em_fail(status, EM_USAGE, "which command? expertmesh --help lists them");
     else if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
@@ -109,9 +112,55 @@ static void run_program(em_call *call, int argc, char **argv, em_status *status)
         run_command(call, argc, argv, status);
 }
 
+/* ---- the start ---- */
+
+static char late[400]; /* what is said when the ranks do not come together; a signal's handler only writes it */
+
+static void end_late(int number)
+{
+    (void)number;
+    ssize_t told = write(STDERR_FILENO, late, strlen(late));
+    (void)told; /* where nobody hears there is no more to be done */
+    _exit(EM_INTERNAL);
+}
+
+/* The number of this rank, as whoever started it says. */
+static const char *rank_in_words(void)
+{
+    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (getenv(names[i])) return getenv(names[i]);
+    return "?";
+}
+
+/* MPI_Init waits for every rank, however long, and the watchdog begins after it: until then a clock runs, for as long. */
+static void watch_start(int argc, char **argv)
+{
+    enum { LEAST = 10 }; /* many ranks on few cores take seconds to start */
+    static const char name[] = "--watchdog";
+    const char *given = NULL;
+    em_host_text host;
+    for (int i = 1; i < argc; i++) {
+        if (strncmp(argv[i], name, strlen(name)) != 0) continue;
+        if (argv[i][strlen(name)] == '=') given = argv[i] + strlen(name) + 1;
+        if (argv[i][strlen(name)] == '\0' && i + 1 < argc) given = argv[i + 1];
+    }
+    double asked = given ? strtod(given, NULL) : EM_USUAL_WATCHDOG;
+    if (!(asked >= 1 && asked <= 1e6)) return; /* for ever, or what is told later */
+    unsigned seconds = asked < LEAST ? LEAST : (unsigned)asked;
+    snprintf(late, sizeof late,
+             "expertmesh: rank %.20s on %s has waited for %u s (--watchdog) to begin, but not all ranks came: one has "
+             "left, is "
+             "stopped, or cannot be reached\n",
+             rank_in_words(), em_host(host), seconds);
+    signal(SIGALRM, end_late);
+    alarm(seconds);
+}
+
 int main(int argc, char **argv)
 {
     int threads;
+    watch_start(argc, argv);
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &threads); /* a trace's writer makes no MPI call */
     MPI_Errhandler handler = em_mpi_error_handler();
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, handler);

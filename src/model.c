@@ -73,10 +73,10 @@ static bool check_memory(MPI_Comm comm, const em_source *source, const em_layout
     em_bytes((double)weights, weights_text);
     if (mine > limit)
         em_fail(status, EM_BAD_DATA,
-                "the model does not fit: rank %d needs %s (%s of it weights), but ulimit -v leaves a process %s; raise "
-                "it, or use "
-                "more ranks, fewer layers or a smaller storage type",
-                rank, rank_text, weights_text, em_bytes((double)limit, there_text));
+                "the model does not fit: rank %d on %s needs %s (%s of it weights), but ulimit -v or -d leaves it %s; "
+                "raise "
+                "that, or use more ranks, fewer layers or a smaller storage type",
+                rank, name, rank_text, weights_text, em_bytes((double)limit, there_text));
     if (sum > there)
         em_fail(status, EM_BAD_DATA,
                 "the model does not fit: rank %d needs %s (%s of it weights), all %d on host %s need %s, but it has %s "

@@ -285,8 +285,8 @@ int64_t *em_parse_list(const char *text, int64_t limit, const char *source, int6
 
 bool em_options_watchdog(const em_call *call, double *seconds, em_status *status)
 {
-    enum { USUAL = 600, LEAST = 1, MOST = 1000000 };
-    if (!em_option_real(call, "watchdog", USUAL, seconds, status)) return false;
+    enum { LEAST = 1, MOST = 1000000 };
+    if (!em_option_real(call, "watchdog", EM_USUAL_WATCHDOG, seconds, status)) return false;
     if (*seconds == 0 || (*seconds >= LEAST && *seconds <= MOST)) return true;
     return em_fail(status, EM_USAGE, "--watchdog: %g is not a number of seconds from %d to %d, or 0 for none", *seconds,
                    LEAST, MOST);

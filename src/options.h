@@ -49,7 +49,8 @@ struct em_command {
 /* --preset, --config, --seed, --storage. */
 extern const em_option em_model_options[];
 
-/* --watchdog. */
+/* --watchdog, and what it is where nothing is said, in seconds. */
+enum { EM_USUAL_WATCHDOG = 600 };
 extern const em_option em_watch_options[];
 
 /* Read the arguments after the command's name. wants_help is set by -h and --help, and nothing is checked then. */

@@ -51,6 +51,7 @@ static struct {
     struct sockaddr_in at[NUM_RECORDERS]; /* where the recorder answered from; port 0: it has not */
     double answered[NUM_RECORDERS];       /* when; below 0: never */
     em_standing mine;
+    double end;                  /* when the job is to end; 0: not yet */
     double own_moved;            /* when the beats of this rank last changed */
     double moved;                /* those of any rank that is heard here */
     em_watched *watched;         /* [P] */
@@ -96,17 +97,38 @@ static void send_to(const struct sockaddr_in *to, kind what)
     sendto(dog.socket, &p, sizeof p, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)to, sizeof *to);
 }
 
-/* All ranks that were ever heard end by themselves, should MPI not end them. */
-static void end_all(double now)
+/* Is there a host of which no rank was heard since? */
+static bool host_is_silent(double since)
 {
-    enum { BYTES = 1 << 14 };
+    for (int r = 0; r < dog.num_ranks; r++) {
+        bool heard = false;
+        for (int other = 0; other < dog.num_ranks && !heard; other++)
+            heard = strcmp(dog.watched[r].host, dog.watched[other].host) == 0 && dog.watched[other].heard >= since;
+        if (!heard) return true;
+    }
+    return false;
+}
+
+/* The other ranks that were ever heard end by themselves, should MPI not end them. */
+static void end_all(void)
+{
+    for (int r = 0; r < dog.num_ranks; r++)
+        if (r != dog.rank && dog.address[r].sin_port) send_to(&dog.address[r], END);
+    em_end_job(EM_INTERNAL);
+}
+
+/* The report; and the end, at once but for one case: a host that is cut off mpirun must find out by itself, for with an
+ * order to that host under way it would wait for minutes. Until then this thread goes on, and the others hear it. */
+static void tell_all(double now)
+{
+    enum { BYTES = 1 << 14, FOR_MPIRUN = 6 };
     static char text[BYTES];
     double half = dog.limit / 2 > 2 * dog.tick ? dog.limit / 2 : 2 * dog.tick;
     em_watchdog_report(dog.num_ranks, dog.watched, now, now - half, dog.limit, text, sizeof text);
     say(text);
-    for (int r = 0; r < dog.num_ranks; r++)
-        if (r != dog.rank && dog.address[r].sin_port) send_to(&dog.address[r], END);
-    em_end_job(EM_INTERNAL);
+    if (!host_is_silent(now - half)) end_all();
+    alarm(0);
+    dog.end = now + FOR_MPIRUN;
 }
 
 static void end_alone(double now)
@@ -190,17 +212,18 @@ static void hear_all(double now)
         if (got == (ssize_t)sizeof p && p.key == dog.key && p.rank >= 0 && p.rank < dog.num_ranks) hear(&p, &from, now);
 }
 
-/* Rank 0 speaks first, then the second recorder, then whoever hears neither. */
+/* Rank 0 speaks first; the second recorder where rank 0 does not answer; and whoever hears neither. */
 static void judge(double now)
 {
     enum { LATER = 2 };
     int number = recorder_number();
     double answered = dog.answered[0] > dog.answered[1] ? dog.answered[0] : dog.answered[1];
-    if (number >= 0) {
-        if (now - dog.moved > dog.limit + number * LATER) end_all(now);
-    } else if (now - dog.own_moved > dog.limit + 2 * LATER && now - answered > 2 * LATER) {
-        end_alone(now);
-    }
+    bool stands = now - dog.moved > dog.limit + number * LATER;
+    if (dog.end > 0 && now > dog.end) end_all();
+    if (dog.end > 0) return;
+    if (number == 0 && stands) tell_all(now);
+    if (number == 1 && stands && now - dog.answered[0] > LATER) tell_all(now);
+    if (number < 0 && now - dog.own_moved > dog.limit + 2 * LATER && now - answered > 2 * LATER) end_alone(now);
 }
 
 /* Until when nothing is to be done but to hear. False: stop. */

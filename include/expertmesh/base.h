@@ -83,7 +83,7 @@ const char *em_count(int64_t count, em_count_text buffer);
 
 /* Memory of this host and this process, in bytes. */
 int64_t em_memory_available(void); /* what may still be allocated on the host and in its control group */
-int64_t em_memory_limit(void);     /* what this process alone may allocate (ulimit -v); INT64_MAX: no limit */
+int64_t em_memory_limit(void);     /* what this process alone may allocate (ulimit -v and -d); INT64_MAX: no limit */
 int64_t em_memory_peak(void);      /* largest resident size of this process so far */
 
 /* The cores of this host that fall to this rank: each core is shared evenly by the ranks that may run on it, and a limit of
