@@ -1,11 +1,12 @@
 /* Who owns what: every unit, for any number of ranks, and told the same from both sides. */
 #include "suite.h"
 
-#include "draw.h"
+#include "layouts.h"
 
 #include "expertmesh/base.h"
 #include "expertmesh/layout.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const int rank_counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 24, 64, 65, 300};
@@ -176,6 +177,133 @@ static void vocabulary_knows_its_owner(void)
         }
 }
 
+/* ---- layouts by name ---- */
+
+/* Hosts of so many ranks each, the last perhaps of fewer. */
+static void make_hosts(int num_ranks, int per_host, int *host)
+{
+    for (int r = 0; r < num_ranks; r++) host[r] = r / per_host * per_host;
+}
+
+/* Every unit once, by ranks that may; a bare count of owners. */
+static void check_owned_once(const em_ownership *o, int num_ranks, const bool *may)
+{
+    int64_t owned = 0;
+    for (int r = 0; r < num_ranks; r++) {
+        int64_t count = em_ownership_units(o, r).count;
+        owned += count;
+        if (may && !may[r]) CU_ASSERT_EQUAL(count, 0);
+    }
+    CU_ASSERT_EQUAL(owned, o->num_units);
+    for (int64_t u = 0; u < o->num_units; u++) CU_ASSERT_EQUAL(em_ownership_owners(o, u), 1);
+}
+
+static void named_layouts_own_all_once(void)
+{
+    enum { MOST_RANKS = 40 };
+    int host[MOST_RANKS];
+    bool attention[MOST_RANKS], experts[MOST_RANKS];
+    em_config config = em_preset_find("tiny")->config;
+    for (int i = 0; i < 400; i++) {
+        int P = (int)draw_from(1, MOST_RANKS);
+        make_hosts(P, (int)draw_from(1, P), host);
+        for (int r = 0; r < P; r++) {
+            attention[r] = draw_below(3) == 0;
+            experts[r] = draw_below(3) == 0;
+        }
+        attention[draw_below(P)] = experts[draw_below(P)] = true;
+        config.num_experts = draw_from(1, 20);
+        config.num_selected_experts = 1;
+        config.ffn_size = draw_from(1, 100);
+        em_layout_plan plan = {.kind = (em_layout_kind)draw_below(EM_NUM_LAYOUTS),
+                               .num_ranks = P,
+                               .host = host,
+                               .attention = i % 2 ? attention : NULL,
+                               .experts = i % 3 ? experts : NULL,
+                               .bytes = {(double)draw_from(1, 9), 1, (double)draw_from(1, 9), (double)draw_from(1, 9)}};
+        em_layout layout = em_layout_plan_make(&config, &plan);
+        check_owned_once(&layout.heads, P, plan.attention);
+        check_owned_once(&layout.ffn, P, plan.experts);
+        check_owned_once(&layout.vocabulary, P, NULL);
+        em_layout_free(&layout);
+    }
+}
+
+/* Where the numbers divide: each host has a run of experts, each rank of it the same slices of all of them. */
+static void sliced_shares_experts_in_a_host(void)
+{
+    int host[8];
+    em_config config = em_preset_find("grok1")->config; /* 8 experts of 8 slices */
+    make_hosts(8, 4, host);
+    em_layout layout = em_layout_plan_make(
+        &config, &(em_layout_plan){.kind = EM_LAYOUT_SLICED, .num_ranks = 8, .host = host, .bytes = {1, 1, 1, 1}});
+    for (int64_t u = 0; u < 64; u++)
+        CU_ASSERT_EQUAL(em_layout_ffn_owner(&layout, u), u / 8 / 4 * 4 + u % 8 / 2); /* expert u / 8, slice u % 8 */
+    em_layout_free(&layout);
+}
+
+static void spread_parts_neighbours(void)
+{
+    int host[12];
+    em_config config = em_preset_find("grok1")->config;
+    for (int per_host = 1; per_host <= 6; per_host++) {
+        make_hosts(12, per_host, host);
+        em_layout layout = em_layout_plan_make(
+            &config, &(em_layout_plan){.kind = EM_LAYOUT_SPREAD, .num_ranks = 12, .host = host, .bytes = {1, 1, 1, 1}});
+        for (int64_t e = 0; e + 1 < config.num_experts; e++)
+            CU_ASSERT_NOT_EQUAL(host[em_layout_ffn_owner(&layout, e * 8)],
+                                host[em_layout_ffn_owner(&layout, e * 8 + 8)]);
+        em_layout_free(&layout);
+    }
+}
+
+/* Slices that do not divide leave some ranks with less, which then get the heads and the vocabulary. Where these suffice, as
+ * here, a rank's bytes are off by the two ends of its run of blocks, each by half a block at most. */
+static void bytes_are_levelled(void)
+{
+    em_config config = em_preset_find("grok1")->config;
+    const em_unit_bytes bytes = {3, 3, 0.1, 0.05}; /* a slice 409.6, a block of the vocabulary 25.6 */
+    for (int P = 1; P <= 8; P++) {
+        em_layout layout = em_layout_plan_make(&config, &(em_layout_plan){.num_ranks = P, .bytes = bytes});
+        double least = 1e300, most = 0;
+        for (int r = 0; r < P; r++) {
+            double held = (double)em_layout_heads(&layout, r).count * (3 + 3.0 / 6) +
+                          (double)em_layout_ffn_units(&layout, r).count * 4096 * 0.1 +
+                          (double)em_layout_vocab_held(&layout, r) * 0.05;
+            least = held < least ? held : least;
+            most = held > most ? held : most;
+        }
+        CU_ASSERT(most - least <= 2 * 25.6 + 1e-6);
+        em_layout_free(&layout);
+    }
+}
+
+/* A map that is written is read again as the same layout. */
+static void maps_come_back(void)
+{
+    const em_config *config = &em_preset_find("tiny")->config;
+    for (int i = 0; i < 200; i++) {
+        int P = (int)draw_from(1, 12);
+        em_layout layout = draw_layout(config, P), again;
+        em_status status = {0};
+        em_layout_plan plan = {.num_ranks = P, .bytes = {1, 1, 1, 1}};
+        char *map = em_layout_json(&layout), *other = NULL;
+        CU_ASSERT_FATAL(em_layout_read(config, &plan, map, "map", &again, &status));
+        for (int64_t u = 0; u < layout.ffn.num_units; u++) {
+            CU_ASSERT_EQUAL(em_ownership_owners(&again.ffn, u), em_ownership_owners(&layout.ffn, u));
+            for (int64_t t = 0; t < 12; t++)
+                CU_ASSERT_EQUAL(em_ownership_owner(&again.ffn, u, t), em_ownership_owner(&layout.ffn, u, t));
+        }
+        CU_ASSERT_EQUAL(memcmp(again.heads.owner, layout.heads.owner, sizeof(int[6])), 0);
+        other = em_layout_json(&again);
+        CU_ASSERT_STRING_EQUAL(other, map);
+        free(map);
+        free(other);
+        em_layout_free(&layout);
+        em_layout_free(&again);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const suite_test tests[] = {
@@ -186,6 +314,11 @@ int main(int argc, char **argv)
         {"slices cover an expert", slices_cover_an_expert},
         {"experts of a rank are counted", experts_of_a_rank_are_counted},
         {"the vocabulary knows its owner", vocabulary_knows_its_owner},
+        {"named layouts own all once", named_layouts_own_all_once},
+        {"sliced shares experts in a host", sliced_shares_experts_in_a_host},
+        {"spread parts neighbours", spread_parts_neighbours},
+        {"bytes are levelled", bytes_are_levelled},
+        {"maps come back", maps_come_back},
         {NULL, NULL},
     };
     return suite_main(argc, argv, "layout", tests);
