@@ -38,7 +38,7 @@ struct em_command {
     const char *meaning;      /* one line */
     const char *more;         /* paragraphs for --help; may be "" */
     const em_option *options; /* ends with a name of NULL */
-    bool watched; /* also takes em_watch_options: the watchdog watches its ranks */
+    bool watched;             /* also takes em_watch_options: the watchdog watches its ranks */
     bool takes_model;  /* also takes the options that say which model: em_model_options and one for each config field */
     int num_arguments; /* file names, or words: so many at least, */
     int most_arguments; /* and at most; 0: no more */
