@@ -32,7 +32,7 @@ void em_book_note(em_book *book, const char *format, ...) __attribute__((format(
 
 /* Print all of it. Fails where a table was asked for that there is not. For the eye a table of more than EM_BOOK_LONG rows
  * is only told of, unless it was asked for; notes go to standard error where programs read. */
-enum { EM_BOOK_LONG = 200 };
+enum { EM_BOOK_LONG = 100 };
 bool em_book_print(const em_book *book, FILE *out, em_status *status);
 
 #endif

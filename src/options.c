@@ -229,10 +229,14 @@ bool em_option_real(const em_call *call, const char *name, double fallback, doub
 
 static void print_option(FILE *out, const em_option *option, const char *name)
 {
-    char left[64];
-    snprintf(left, sizeof left, "%s--%s%s%s", option->letter ? (char[]){'-', option->letter, ',', ' ', 0} : "", name,
-             option->argument ? " " : "", option->argument ? option->argument : "");
-    fprintf(out, "  %-33s %s\n", left, option->meaning);
+    enum { WIDTH = 33 };
+    char *left = em_text("%s--%s%s%s", option->letter ? (char[]){'-', option->letter, ',', ' ', 0} : "", name,
+                         option->argument ? " " : "", option->argument ? option->argument : "");
+    if (strlen(left) > WIDTH) /* the meaning goes below it */
+        fprintf(out, "  %s\n  %*s %s\n", left, WIDTH, "", option->meaning);
+    else
+        fprintf(out, "  %-*s %s\n", WIDTH, left, option->meaning);
+    free(left);
 }
 
 void em_options_help(const em_command *command, FILE *out)

@@ -72,6 +72,11 @@ void em_table_cell(em_table *table, const char *format, ...)
     add_cell(table, text, NULL);
 }
 
+void em_table_text(em_table *table, const char *text)
+{
+    add_cell(table, text, NULL);
+}
+
 void em_table_real(em_table *table, int digits, double value)
 {
     char shown[40], raw[40];
@@ -128,11 +133,14 @@ static void measure(const em_table *table, int *width)
     }
 }
 
+/* Words at the end of a row may be a long text: nothing is below its end. */
 static void print_rule(const em_table *table, const int *width, FILE *out)
 {
+    enum { LONGEST = 60 };
     for (int c = 0; c < table->columns; c++) {
-        for (int i = width[c]; i > 0; i--) fputc('-', out);
-        fputs(c + 1 < table->columns ? "  " : "\n", out);
+        bool last = c + 1 == table->columns, cut = last && table->sides[c] == 'l' && width[c] > LONGEST;
+        for (int i = cut ? LONGEST : width[c]; i > 0; i--) fputc('-', out);
+        fputs(last ? "\n" : "  ", out);
     }
 }
 

@@ -15,6 +15,8 @@ void em_table_free(em_table *table);
 
 /* Add the next cell, row by row; the first row is the heading. */
 void em_table_cell(em_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A text of any length. */
+void em_table_text(em_table *table, const char *text);
 /* A number: for the eye in so many digits. One that is not finite is absent. */
 void em_table_real(em_table *table, int digits, double value);
 void em_table_whole(em_table *table, int64_t value);

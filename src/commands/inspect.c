@@ -1,174 +1,188 @@
-/* inspect: what is in a weights file or a trace. */
+/* inspect: what is in a weights file or a trace; and with a subject, what is to be seen there. */
 #include "commands.h"
 
+#include "../inspect/inspect.h"
 #include "../summary.h"
-#include "../table.h"
 #include "expertmesh/checksum.h"
-#include "expertmesh/quantities.h"
 
-#include <stdlib.h>
+#include <ctype.h>
 #include <string.h>
 
 static const em_option options[] = {
     {"verify", NULL, "read all weights and compare them with the checksums that import stored", 0},
+    {"layer", "N", "this layer only", 0},
+    {"expert", "N", "this expert only", 0},
+    {"neuron", "N", "neuron: which row of the matrix", 0},
+    {"matrix", "ffn_up|ffn_gate|ffn_down|router|attn_query|attn_key|attn_value|attn_output",
+     "neuron: the matrix that it is a row of (ffn_up)", 0},
+    {"head", "N", "neuron: its head; --neuron is then an element of the head", 0},
+    {"trace", "T.h5", "neuron: with its value in this trace", 0},
+    {"token", "N", "neuron: for this token of the trace", 0},
+    {"top", "N", "how many of the largest (10; neurons: 20)", 0},
+    {"table", "NAME", "only this table", 0},
+    {"output", "csv|json", "print this, not tables for the eye; csv: one table, the first or that of --table", 'o'},
     {NULL, NULL, NULL, 0},
 };
 
-static void inspect_weights(const char *path, em_status *status)
+/* What may follow the file. */
+static const struct subject {
+    const char *name; /* "": nothing follows */
+    bool of_trace;    /* opened before it runs */
+    bool number;      /* its own number follows: token 17 */
+    int top;
+    const char *options; /* that it heeds, but for table and output */
+    void (*run)(em_inspect *in, em_status *status);
+} subjects[] = {
+    {"neuron", false, false, 10, "layer expert neuron matrix head trace token top", em_inspect_neuron},
+    {"experts", true, false, 10, "layer expert top", em_inspect_experts},
+    {"token", true, true, 10, "layer top", em_inspect_token},
+    {"exchange", true, false, 10, "layer", em_inspect_exchange},
+    {"neurons", true, false, 20, "layer expert top", em_inspect_neurons},
+};
+enum { NUM_SUBJECTS = sizeof subjects / sizeof *subjects };
+
+/* ---- what the subjects share ---- */
+
+bool em_inspect_can(em_inspect *in, const char *table, em_quantity quantity, em_status *status)
 {
-    em_source source;
-    if (!em_source_open(&source, path, status)) return;
-    const em_config *config = &source.config;
-    printf("%s: weights of a model\n", path);
-    em_summary_model(&source, stdout);
-    printf("\n");
-    em_config copy = *config;
-    for (int f = 0; f < EM_NUM_CONFIG_FIELDS; f++) {
-        const em_config_field *field = &em_config_fields[f];
-        if (field->type == EM_FIELD_REAL) printf("%-27s %.15g\n", field->name, *em_config_real(&copy, field));
-    }
-    printf("\n");
-    static const char *const head[] = {"tensor", "shape", "from", "storage", "scale groups", "layers", "bytes"};
-    em_table *table = em_table_new(7, "lllrrrr");
-    for (int i = 0; i < 7; i++) em_table_cell(table, "%s", head[i]);
-    for (em_tensor t = 0; t < EM_NUM_TENSORS; t++) {
-        int64_t layers = em_tensor_layers(config, t), bytes = 0, mixed = 0;
-        em_tensor_shape shape = em_tensor_shape_of(config, t);
-        for (int64_t layer = 0; layer < layers; layer++) {
-            const em_form *form = em_source_form(&source, t, layer);
-            mixed += form->storage != em_source_form(&source, t, 0)->storage;
-            bytes += em_dataset_count(&form->data) * (int64_t)em_type_bytes(form->data.type);
-            if (form->storage == EM_INT8) bytes += em_dataset_count(&form->scale) * (int64_t)sizeof(float);
-        }
-        if (layers == 0) continue;
-        const em_form *form = em_source_form(&source, t, 0);
-        em_dims_text dims;
-        em_bytes_text size;
-        em_table_cell(table, "%s", strrchr(form->data.name, '/') + 1);
-        em_table_cell(table, "%s", em_dims(&form->data, dims));
-        em_table_cell(table, "%s", shape.reason);
-        em_table_cell(table, "%s", mixed ? "mixed" : em_storage_name(form->storage));
-        if (form->storage == EM_INT8)
-            em_table_cell(table, "%lld", (long long)form->groups);
-        else
-            em_table_cell(table, "-");
-        em_table_cell(table, "%lld", (long long)layers);
-        em_table_cell(table, "%s", em_bytes((double)bytes, size));
-    }
-    em_table_print(table, stdout);
-    em_table_free(table);
-    em_source_close(&source);
+    if (em_view_need(&in->view, quantity, status)) return true;
+    if (!em_book_insists(in->book, table)) em_inspect_excuse(in, status);
+    return false;
 }
 
-static bool print_attributes(em_store *store, em_status *status)
+void em_inspect_excuse(em_inspect *in, em_status *status)
 {
-    static const char *const words[] = {"creator",      "creator_version", "git_revision", "command_line",
-                                        "date_created", "hostname",        "mpi_library",  "weights",
-                                        "slurm_job_id", "numerics",        "config_json",  "layout"};
-    static const char *const numbers[] = {"num_ranks", "seed", "complete"};
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-        char *text;
-        if (!em_store_has_attribute(store, "/", words[i])) continue;
-        if (!em_store_get_text(store, "/", words[i], &text, status)) return false;
-        printf("%-16s %s\n", words[i], text);
-        free(text);
+    em_book_note(in->book, "%s", status->text);
+    *status = (em_status){0};
+}
+
+void em_inspect_text(em_table *table, int32_t token)
+{
+    if (token < 128 && isprint(token))
+        em_table_cell(table, "%c", token);
+    else
+        em_table_cell(table, "%s", "");
+}
+
+/* ---- one request ---- */
+
+static bool find_subject(const char *name, const struct subject **subject, em_status *status)
+{
+    const char *names[NUM_SUBJECTS];
+    for (int i = 0; i < NUM_SUBJECTS; i++) {
+        names[i] = subjects[i].name;
+        *subject = &subjects[i];
+        if (strcmp(name, names[i]) == 0) return true;
     }
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        int64_t number;
-        if (!em_store_has_attribute(store, "/", numbers[i])) continue;
-        if (!em_store_get_int(store, "/", numbers[i], &number, status)) return false;
-        printf("%-16s %lld\n", numbers[i], (long long)number);
-    }
+    const char *nearest = em_nearest(name, names, NUM_SUBJECTS);
+    return em_fail(status, EM_USAGE, "inspect: there is no subject \"%s\"; %s%s", name,
+                   nearest ? "the nearest is " : "they are neuron, experts, token, exchange and neurons",
+                   nearest ? nearest : "");
+}
+
+/* Is a word in a list of words? */
+static bool among(const char *word, const char *list)
+{
+    size_t length = strlen(word);
+    for (const char *next = list; *next; next += strcspn(next, " "), next += *next == ' ')
+        if (strcspn(next, " ") == length && strncmp(next, word, length) == 0) return true;
+    return false;
+}
+
+/* An option that a subject does not heed would be a misunderstanding. */
+static bool check_options(const em_call *call, const struct subject *subject, em_status *status)
+{
+    for (const em_option *o = options; o->name; o++)
+        if (em_option_value(call, o->name) && !among(o->name, "table output verify") &&
+            (!subject || !among(o->name, subject->options)))
+            return em_fail(status, EM_USAGE, "inspect: --%s says nothing of %s%s", o->name,
+                           subject ? "the subject "
+                                   : "a file; add a subject: neuron, experts, token, exchange or neurons",
+                           subject ? subject->name : "");
     return true;
 }
 
-/* A counter of the trace, or -1. */
-static int64_t read_counter(em_store *store, const char *name, em_status *status)
+static bool read_number(const em_call *call, const struct subject *subject, int64_t *number, em_status *status)
 {
-    em_dataset data;
-    double value = -1;
-    if (!em_store_has(store, name)) return -1;
-    if (em_store_find(store, name, &data, status) && data.rank == 0)
-        em_store_read_numbers(store, &data, NULL, NULL, &value, status);
-    return (int64_t)value;
+    const char *text = call->num_arguments > 2 ? call->argument[2] : NULL;
+    char *end;
+    *number = -1;
+    if (!subject->number && text)
+        return em_fail(status, EM_USAGE, "inspect: too many arguments at \"%s\": nothing follows %s", text,
+                       subject->name);
+    if (!subject->number) return true;
+    if (!text) return em_fail(status, EM_USAGE, "inspect: which %s? add its number", subject->name);
+    *number = strtoll(text, &end, 10);
+    if (isdigit((unsigned char)*text) && *end == '\0' && strlen(text) < 19) return true;
+    return em_fail(status, EM_USAGE, "inspect: %s \"%s\" is not a whole number", subject->name, text);
 }
 
-/* "layer, token, emb". */
-static void print_axes(em_table *table, const em_dataset *data)
+/* Layers and expert that are asked for, in the open trace. */
+static bool narrow(em_inspect *in, em_status *status)
 {
-    int q = em_quantity_find(data->name + 1);
-    char text[128] = "";
-    size_t length = 0;
-    for (int i = 0; q >= 0 && i < em_quantities[q].num_axes && length < sizeof text; i++)
-        length += (size_t)snprintf(text + length, sizeof text - length, "%s%s", i > 0 ? ", " : "",
-                                   em_axes[em_quantities[q].axis[i]].name);
-    em_table_cell(table, "%s", text);
-}
-
-static bool print_dataset(em_store *store, const char *name, em_table *table, em_status *status)
-{
-    em_dataset data;
-    if (!em_store_find(store, name, &data, status)) return false;
-    em_dims_text dims;
-    em_bytes_text bytes;
-    em_type_text type;
-    char *meaning = NULL;
-    if (em_store_has_attribute(store, name, "long_name") &&
-        !em_store_get_text(store, name, "long_name", &meaning, status))
+    int64_t layer;
+    in->first_layer = 0;
+    in->past_layer = in->view.num_layers;
+    if (!em_option_whole(in->call, "layer", 0, INT64_MAX, -1, &layer, status) ||
+        !em_option_whole(in->call, "expert", 0, INT64_MAX, -1, &in->expert, status))
         return false;
-    em_table_cell(table, "%s", name + 1);
-    em_table_cell(table, "%s", em_dims(&data, dims));
-    print_axes(table, &data);
-    em_table_cell(table, "%s", em_store_type(store, &data, type));
-    em_table_cell(table, "%s", em_bytes((double)em_dataset_count(&data) * (double)em_type_bytes(data.type), bytes));
-    em_table_cell(table, "%s", meaning ? meaning : "");
-    free(meaning);
-    return true;
-}
-
-static void inspect_trace(em_store *store, const char *path, em_status *status)
-{
-    static const char *const head[] = {"dataset", "shape", "axes", "type", "bytes", "meaning"};
-    int count;
-    printf("%s: trace of a run\n", path);
-    bool good = print_attributes(store, status);
-    int64_t layers = read_counter(store, "/layers_done", status), tokens = read_counter(store, "/tokens_done", status);
-    int64_t step = read_counter(store, "/step_tokens", status);
-    if (layers >= 0) printf("%-16s %lld\n", "layers_done", (long long)layers);
-    if (step > 0) printf("%-16s %lld\n", "step_tokens", (long long)step);
-    if (tokens >= 0) printf("%-16s %lld\n", "tokens_done", (long long)tokens);
-    printf("\n");
-    char **name = em_store_list(store, &count);
-    em_table *table = em_table_new(6, "llllrl");
-    for (int i = 0; i < 6; i++) em_table_cell(table, "%s", head[i]);
-    for (int i = 0; i < count; i++) {
-        good = good && status->code == EM_OK && print_dataset(store, name[i], table, status);
-        free(name[i]);
+    if (layer >= 0) {
+        if (!em_view_find_layer(&in->view, layer, "--layer", &in->first_layer, status)) return false;
+        in->past_layer = in->first_layer + 1;
     }
-    free(name);
-    if (good) em_table_print(table, stdout);
-    em_table_free(table);
+    if (in->expert < in->view.config.num_experts) return true;
+    return em_fail(status, EM_USAGE, "--expert: there is no expert %lld; the model has experts 0 to %lld",
+                   (long long)in->expert, (long long)in->view.config.num_experts - 1);
 }
 
-static void inspect_file(const char *path, em_status *status)
+static void tell_progress(em_inspect *in)
 {
-    em_store *store = em_store_open(path, status);
+    const em_view *v = &in->view;
+    if (!v->complete)
+        em_book_note(in->book, "%s is not complete: of %lld tokens all is told, of the next %lld the first %lld layers",
+                     in->path, (long long)v->tokens_done, (long long)v->step_tokens, (long long)v->layers_done);
+}
+
+static void inspect_trace(em_inspect *in, const struct subject *subject, em_status *status)
+{
+    if (!em_view_open(&in->view, in->path, status)) return;
+    if (narrow(in, status)) subject->run(in, status);
+    tell_progress(in);
+    em_view_close(&in->view);
+}
+
+/* Without a subject: whatever kind of file it is. */
+static void inspect_file(em_inspect *in, em_status *status)
+{
+    em_store *store = em_store_open(in->path, status);
     char *format = NULL;
     if (!store) return;
     if (!em_store_has_attribute(store, "/", "format"))
         em_fail(status, EM_BAD_DATA, "%s: HDF5, but neither weights nor a trace: the root has no attribute \"format\"",
-                path);
-    else if (em_store_get_text(store, "/", "format", &format, status)) {
-        if (strcmp(format, "expertmesh-weights") == 0)
-            inspect_weights(path, status);
-        else if (strcmp(format, "expertmesh-trace") == 0)
-            inspect_trace(store, path, status);
-        else
-            em_fail(status, EM_BAD_DATA, "%s: a file of format \"%s\", neither weights nor a trace", path, format);
-    }
-    free(format);
+                in->path);
+    else
+        em_store_get_text(store, "/", "format", &format, status);
     em_status ignored = {0};
     em_store_close(store, &ignored);
+    if (!format) return;
+    if (strcmp(format, "expertmesh-weights") == 0)
+        em_inspect_weights(in, status);
+    else if (strcmp(format, "expertmesh-trace") == 0)
+        em_inspect_trace(in, status);
+    else
+        em_fail(status, EM_BAD_DATA, "%s: a file of format \"%s\", neither weights nor a trace", in->path, format);
+    free(format);
+}
+
+static void run_subject(em_inspect *in, const struct subject *subject, em_status *status)
+{
+    if (!subject)
+        inspect_file(in, status);
+    else if (subject->of_trace)
+        inspect_trace(in, subject, status);
+    else
+        subject->run(in, status);
+    if (!status->code) em_book_print(in->book, stdout, status);
 }
 
 static void verify(const em_call *call, em_status *status)
@@ -185,20 +199,44 @@ static void verify(const em_call *call, em_status *status)
 
 static void inspect(const em_call *call, em_status *status)
 {
+    const struct subject *subject = NULL;
+    em_inspect in = {.call = call, .path = call->argument[0], .expert = -1, .number = -1};
+    em_output form;
     if (em_option_value(call, "verify")) {
         verify(call, status);
         return;
     }
-    if (call->rank == 0) inspect_file(call->argument[0], status);
+    if ((call->num_arguments > 1 && !find_subject(call->argument[1], &subject, status)) ||
+        !check_options(call, subject, status) || !em_output_read(call, &form, status) ||
+        (subject && !read_number(call, subject, &in.number, status)) ||
+        !em_option_whole(call, "top", 1, 1 << 24, subject ? subject->top : 1, &in.top, status))
+        return;
+    if (call->rank == 0) {
+        in.book = em_book_new(form, em_option_value(call, "table"));
+        run_subject(&in, subject, status);
+        em_book_free(in.book);
+    }
     em_agree(call->comm, status);
 }
 
 const em_command em_command_inspect = {
     .name = "inspect",
-    .usage = "FILE.h5 [--verify]",
-    .meaning = "Tell what is in a weights file or a trace, in words and one table.",
-    .more = "",
+    .usage = "FILE.h5 [--verify | neuron | experts | token N | exchange | neurons] [-o csv|json]",
+    .meaning = "Tell what is in a weights file or a trace; or of a subject what is to be seen there.",
+    .more =
+        "  inspect W.h5 neuron --layer L --expert E --neuron N\n"
+        "             a neuron's weights in numbers; with --trace T.h5 --token N also its inputs, the largest terms "
+        "of\n"
+        "             its sum, and its output, computed again and beside what was recorded. --matrix: any other row\n"
+        "  inspect T.h5 experts     loads of experts and ranks, experts chosen together, the tokens that chose them\n"
+        "  inspect T.h5 token N     a token's experts and norms, layer by layer, and its likeliest next tokens\n"
+        "  inspect T.h5 exchange    rows and bytes from rank to rank, seconds by phase\n"
+        "  inspect T.h5 neurons     the most active neurons, dead ones, sparsity\n"
+        "Every subject is a few named tables, which --table and -o csv or json give to programs, with names of "
+        "columns\n"
+        "that stay. A trace that is still being written is told as far as it is whole.",
     .options = options,
     .num_arguments = 1,
+    .most_arguments = 3,
     .run = inspect,
 };
