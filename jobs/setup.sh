@@ -45,6 +45,7 @@ test|munge          |how the parts of SLURM know another  |command munged /usr/s
 test|gnuplot-nox    |plots of the scaling jobs            |command gnuplot                                  |gnuplot    |gnuplot
 test|r-bioc-rhdf5    |reading a trace from R               |command Rscript                                  |r-rhdf5    |R-bundle-Bioconductor
 test|chromium        |opens reports                        |command chromium chromium-browser google-chrome  |chromium   |Chromium
+test|groff-base      |checks the manual page                |command groff                                   |groff      |groff
 test|shellcheck      |checks the shell scripts             |command shellcheck                               |shellcheck |ShellCheck
 TABLE
 }

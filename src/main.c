@@ -1,6 +1,7 @@
 /* expertmesh: pick a subcommand, run it on all ranks, tell its failure once, leave with one exit code everywhere. */
 #include "commands/commands.h"
 
+#include "documents.h"
 #include "expertmesh/alike.h"
 #include "expertmesh/standing.h"
 #include "expertmesh/version.h"
@@ -11,9 +12,10 @@
 #include <string.h>
 #include <unistd.h>
 
-static const em_command *const commands[] = {
-    &em_command_init,     &em_command_run,   &em_command_compare, &em_command_inspect, &em_command_report,
-    &em_command_timeline, &em_command_bench, &em_command_presets, &em_command_import,  &em_command_export_weights};
+static const em_command *const commands[] = {&em_command_init,           &em_command_run,     &em_command_compare,
+                                             &em_command_inspect,        &em_command_report,  &em_command_timeline,
+                                             &em_command_bench,          &em_command_presets, &em_command_import,
+                                             &em_command_export_weights, &em_command_export};
 enum { NUM_COMMANDS = sizeof commands / sizeof *commands };
 
 static void print_help(FILE *out)
@@ -24,6 +26,7 @@ static void print_help(FILE *out)
             "Runs a Grok-1-shaped mixture-of-experts transformer spread over MPI ranks, and shows what happened.\n\n"
             "commands:\n");
     for (int i = 0; i < NUM_COMMANDS; i++) fprintf(out, "  %-14s %s\n", commands[i]->name, commands[i]->meaning);
+    fprintf(out, "  man, completion bash: print the manual page, or what bash reads to complete commands\n");
     fprintf(out, "\n  -h, --help   show this, or with a command: its options\n"
                  "  --version    show the version\n\n"
                  "exit codes: 0 well, 1 compare found a difference, 64 usage, 65 bad data, 66 missing input,\n"
@@ -38,6 +41,8 @@ static const em_command *find_command(const char *name, em_status *status)
         if (strcmp(names[i], name) == 0) return commands[i];
     }
     const char *nearest = em_nearest(name, names, NUM_COMMANDS);
+    if (strcmp(name, "man") == 0 || strcmp(name, "completion") == 0)
+        em_fail(status, EM_USAGE, "%s: usage: expertmesh man, or expertmesh completion bash", name);
     em_fail(status, EM_USAGE, "there is no command \"%s\"; %s%s", name,
             nearest ? "the nearest is " : "expertmesh --help lists them", nearest ? nearest : "");
     return NULL;
@@ -157,8 +162,19 @@ static void watch_start(int argc, char **argv)
     alarm(seconds);
 }
 
+/* What is printed without MPI, so that it can be where MPI cannot start. Was it one of these? */
+static bool print_document(int argc, char **argv)
+{
+    bool man = argc == 2 && strcmp(argv[1], "man") == 0;
+    bool bash = argc == 3 && strcmp(argv[1], "completion") == 0 && strcmp(argv[2], "bash") == 0;
+    if (man) em_document_man(commands, NUM_COMMANDS, stdout);
+    if (bash) em_document_bash(commands, NUM_COMMANDS, stdout);
+    return man || bash;
+}
+
 int main(int argc, char **argv)
 {
+    if (print_document(argc, argv)) return fflush(stdout) == 0 && !ferror(stdout) ? EM_OK : EM_CANNOT_WRITE;
     int threads;
     watch_start(argc, argv);
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &threads); /* a trace's writer makes no MPI call */

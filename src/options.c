@@ -9,10 +9,10 @@
 #include <string.h>
 
 const em_option em_model_options[] = {
-    {"preset", "NAME", "start from a preset: article, grok1, demo or tiny (expertmesh presets)", 0},
+    {"preset", "article|grok1|demo|tiny", "start from this preset (expertmesh presets)", 0},
     {"config", "FILE", "model fields from a JSON file, over those of the preset", 0},
     {"seed", "N", "seed of random weights (0)", 0},
-    {"storage", "TYPE", "how random weights are stored: f32, bf16 or int8 (f32)", 0},
+    {"storage", "f32|bf16|int8", "how random weights are stored (f32)", 0},
     {NULL, NULL, NULL, 0},
 };
 
@@ -23,22 +23,14 @@ const em_option em_watch_options[] = {
 
 static const em_option help_option = {"help", NULL, "show this", 'h'};
 
-/* The command's options in one list: its own, those of the model, one for each config field, --help. names keeps the
- * spelling of the fields. Returns the number. */
-typedef struct option_list {
-    em_option option[EM_MAX_OPTIONS];
-    char field_name[EM_NUM_CONFIG_FIELDS][40];
-    int count, first_field; /* first_field: count where there are none */
-} option_list;
-
-static void append_all(option_list *list, const em_option *options)
+static void append_all(em_option_list *list, const em_option *options)
 {
     for (; options->name; options++) list->option[list->count++] = *options;
 }
 
-static option_list list_options(const em_command *command)
+em_option_list em_options_of(const em_command *command)
 {
-    option_list list = {.count = 0};
+    em_option_list list = {.count = 0};
     append_all(&list, command->options);
     if (command->watched) append_all(&list, em_watch_options);
     if (command->takes_model) append_all(&list, em_model_options);
@@ -47,13 +39,14 @@ static option_list list_options(const em_command *command)
         snprintf(list.field_name[f], sizeof list.field_name[f], "%s", em_config_fields[f].name);
         for (char *c = list.field_name[f]; *c; c++)
             if (*c == '_') *c = '-';
-        list.option[list.count++] = (em_option){NULL, "X", em_config_fields[f].meaning, 0};
+        const char *takes = em_config_fields[f].type == EM_FIELD_FFN_KIND ? "glu|mlp" : "X";
+        list.option[list.count++] = (em_option){NULL, takes, em_config_fields[f].meaning, 0};
     }
     list.option[list.count++] = help_option;
     return list;
 }
 
-static const char *name_of(const option_list *list, int i)
+const char *em_options_name(const em_option_list *list, int i)
 {
     return list->option[i].name ? list->option[i].name : list->field_name[i - list->first_field];
 }
@@ -92,11 +85,11 @@ const char *em_nearest(const char *word, const char *const *names, int count)
     return nearest;
 }
 
-static bool unknown_option(const option_list *list, const em_command *command, const char *word, em_status *status)
+static bool unknown_option(const em_option_list *list, const em_command *command, const char *word, em_status *status)
 {
     const char *names[EM_MAX_OPTIONS];
     char typed[64];
-    for (int i = 0; i < list->count; i++) names[i] = name_of(list, i);
+    for (int i = 0; i < list->count; i++) names[i] = em_options_name(list, i);
     snprintf(typed, sizeof typed, "%.*s", (int)strcspn(word, "="), word);
     const char *bare = typed + strspn(typed, "-"), *nearest = NULL;
     for (int i = 0; !nearest && *bare && i < list->count; i++) /* a beginning of several names */
@@ -108,12 +101,12 @@ static bool unknown_option(const option_list *list, const em_command *command, c
                    command->name);
 }
 
-static void describe_for_getopt(const option_list *list, struct option *longs, char *shorts)
+static void describe_for_getopt(const em_option_list *list, struct option *longs, char *shorts)
 {
     *shorts++ = ':';
     for (int i = 0; i < list->count; i++) {
-        longs[i] = (struct option){name_of(list, i), list->option[i].argument ? required_argument : no_argument, NULL,
-                                   256 + i};
+        longs[i] = (struct option){em_options_name(list, i), list->option[i].argument ? required_argument : no_argument,
+                                   NULL, 256 + i};
         if (!list->option[i].letter) continue;
         *shorts++ = list->option[i].letter;
         if (list->option[i].argument) *shorts++ = ':';
@@ -122,7 +115,7 @@ static void describe_for_getopt(const option_list *list, struct option *longs, c
     *shorts = '\0';
 }
 
-static int place_of_letter(const option_list *list, int letter)
+static int place_of_letter(const em_option_list *list, int letter)
 {
     int i = 0;
     while (list->option[i].letter != letter) i++;
@@ -132,7 +125,7 @@ static int place_of_letter(const option_list *list, int letter)
 bool em_options_parse(const em_command *command, int argc, char **argv, em_call *call, bool *wants_help,
                       em_status *status)
 {
-    option_list list = list_options(command);
+    em_option_list list = em_options_of(command);
     struct option longs[EM_MAX_OPTIONS + 1];
     char shorts[2 * EM_MAX_OPTIONS];
     describe_for_getopt(&list, longs, shorts);
@@ -140,7 +133,8 @@ bool em_options_parse(const em_command *command, int argc, char **argv, em_call 
     opterr = 0;
     for (int got; (got = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
         if (got == '?' && optopt >= 256)
-            return em_fail(status, EM_USAGE, "%s: --%s takes no argument", command->name, name_of(&list, optopt - 256));
+            return em_fail(status, EM_USAGE, "%s: --%s takes no argument", command->name,
+                           em_options_name(&list, optopt - 256));
         char letter[] = {'-', (char)optopt, '\0'}; /* of several in one word, as -xy */
         if (got == '?') return unknown_option(&list, command, optopt ? letter : argv[optind - 1], status);
         if (got == ':') return em_fail(status, EM_USAGE, "%s: %s needs an argument", command->name, argv[optind - 1]);
@@ -150,7 +144,7 @@ bool em_options_parse(const em_command *command, int argc, char **argv, em_call 
             return true;
         }
         if (call->value[i])
-            return em_fail(status, EM_USAGE, "%s: --%s is given twice", command->name, name_of(&list, i));
+            return em_fail(status, EM_USAGE, "%s: --%s is given twice", command->name, em_options_name(&list, i));
         call->value[i] = optarg ? optarg : "";
     }
     int most = command->most_arguments > 0 ? command->most_arguments : command->num_arguments;
@@ -168,9 +162,9 @@ bool em_options_parse(const em_command *command, int argc, char **argv, em_call 
 
 static int place_of_name(const em_call *call, const char *name)
 {
-    option_list list = list_options(call->command);
+    em_option_list list = em_options_of(call->command);
     for (int i = 0; i < list.count; i++)
-        if (strcmp(name_of(&list, i), name) == 0) return i;
+        if (strcmp(em_options_name(&list, i), name) == 0) return i;
     em_die("%s has no option --%s", call->command->name, name);
 }
 
@@ -192,9 +186,9 @@ void em_options_set(em_call *call, const char *name, const char *value)
 
 bool em_option_at(const em_call *call, int place, char name[40], const char **value)
 {
-    option_list list = list_options(call->command);
+    em_option_list list = em_options_of(call->command);
     if (place >= list.count) return false;
-    snprintf(name, 40, "%s", name_of(&list, place));
+    snprintf(name, 40, "%s", em_options_name(&list, place));
     *value = call->value[place];
     return true;
 }
@@ -241,14 +235,14 @@ static void print_option(FILE *out, const em_option *option, const char *name)
 
 void em_options_help(const em_command *command, FILE *out)
 {
-    option_list list = list_options(command);
+    em_option_list list = em_options_of(command);
     fprintf(out, "usage: expertmesh %s %s\n\n%s\n", command->name, command->usage, command->meaning);
     if (command->more[0]) fprintf(out, "\n%s\n", command->more);
     fprintf(out, "\noptions:\n");
     for (int i = 0; i < list.count; i++) {
         if (i == list.first_field && command->takes_model) fprintf(out, "\nthe model's shape, one field at a time:\n");
         if (i == list.count - 1 && command->takes_model) fprintf(out, "\n");
-        print_option(out, &list.option[i], name_of(&list, i));
+        print_option(out, &list.option[i], em_options_name(&list, i));
     }
 }
 
@@ -314,12 +308,13 @@ bool em_options_storage(const em_call *call, em_storage *storage, em_status *sta
 
 bool em_options_first_of_model(const em_call *call, char name[40])
 {
-    option_list list = list_options(call->command);
+    em_option_list list = em_options_of(call->command);
     for (int i = 0; i < list.count; i++) {
         bool of_model = i >= list.first_field;
-        for (const em_option *o = em_model_options; o->name; o++) of_model |= strcmp(o->name, name_of(&list, i)) == 0;
+        for (const em_option *o = em_model_options; o->name; o++)
+            of_model |= strcmp(o->name, em_options_name(&list, i)) == 0;
         if (!of_model || !call->value[i]) continue;
-        snprintf(name, 40, "%s", name_of(&list, i));
+        snprintf(name, 40, "%s", em_options_name(&list, i));
         return true;
     }
     return false;
@@ -338,7 +333,7 @@ static bool read_config_file(const em_call *call, const char *path, em_config *c
 
 static bool set_fields(const em_call *call, em_config *config, uint32_t *given, em_status *status)
 {
-    option_list list = list_options(call->command);
+    em_option_list list = em_options_of(call->command);
     for (int f = 0; f < EM_NUM_CONFIG_FIELDS; f++) {
         const char *text = call->value[list.first_field + f];
         if (!text) continue;

@@ -42,6 +42,7 @@ struct em_command {
     bool takes_model;  /* also takes the options that say which model: em_model_options and one for each config field */
     int num_arguments; /* file names, or words: so many at least, */
     int most_arguments; /* and at most; 0: no more */
+    const char *words;  /* that may follow the first file, blanks between; NULL: none */
     /* Collective over call->comm. The status is agreed. */
     void (*run)(const em_call *call, em_status *status);
 };
@@ -52,6 +53,17 @@ extern const em_option em_model_options[];
 /* --watchdog, and what it is where nothing is said, in seconds. */
 enum { EM_USUAL_WATCHDOG = 600 };
 extern const em_option em_watch_options[];
+
+/* All options of a command: its own, those of the model, one for each config field, --help. field_name keeps the spelling of
+ * the fields. */
+typedef struct em_option_list {
+    em_option option[EM_MAX_OPTIONS];
+    char field_name[EM_NUM_CONFIG_FIELDS][40];
+    int count, first_field; /* first_field: the place of --help where there are no fields */
+} em_option_list;
+
+em_option_list em_options_of(const em_command *command);
+const char *em_options_name(const em_option_list *list, int i);
 
 /* Read the arguments after the command's name. wants_help is set by -h and --help, and nothing is checked then. */
 bool em_options_parse(const em_command *command, int argc, char **argv, em_call *call, bool *wants_help,

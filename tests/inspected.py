@@ -3,7 +3,7 @@
 Each line of LIST is one answer, its words between tabs: how it was asked for, then
     experts JSON TRACE TOP    exchange JSON TRACE    neurons JSON TRACE TOP    token JSON TRACE NUMBER TOP
     neuron JSON WEIGHTS MATRIX LAYER EXPERT ROW TOP [TRACE TOKEN]
-    counts JSON TRACE                      expert loads, as placement tools take them
+    exported FILE TRACE counts|routing csv|json
     csv CSV JSON TABLE                     the same rows in both
     narrow JSON ALL TABLE LAYER EXPERT     of ALL the rows of one layer and expert
 
@@ -126,11 +126,6 @@ def experts(tables, trace, top):
         compare("values", tables["values"], "layer expert token_id text tokens", values)
     else:
         check("pairs" not in tables and "values" not in tables, "tables of what was not recorded")
-
-
-def counts(tables, trace):
-    check(tables == {"logical_count": trace.file["expert_load"][...].tolist(), "layers": trace.layers.tolist()},
-          "counts:", tables)
 
 
 # ---- exchange ----
@@ -368,6 +363,36 @@ def neuron(tables, weights, matrix, layer, expert, row, top, trace=None, number=
         check(len({row["input"] for row in part}) == len(part), f"terms of {name}: one is there twice")
 
 
+# ---- exports ----
+
+ROUTING = "layer token choice expert weight token_id sequence position".split()
+
+
+def exported(path, trace, kind, form):
+    t = trace.file
+    with open(path, newline="") as file:
+        found = json.load(file) if form == "json" else list(csv.reader(file))
+    if kind == "counts":
+        load = t["expert_load"][...].tolist()
+        if form == "json":
+            expected = {"logical_count": load, "layers": trace.layers.tolist()}
+        else:
+            expected = [["layer"] + [f"expert_{e}" for e in range(len(load[0]))]]
+            expected += [[str(n) for n in [layer] + row] for layer, row in zip(trace.layers, load)]
+        check(found == expected, f"{found}, not {expected}")
+        return
+    expected = []
+    for at, layer in enumerate(trace.layers):
+        for i in range(trace.count(at)):
+            for choice, expert in enumerate(t["expert_indices"][at, i]):
+                weight = t["expert_weights"][at, i, choice] if trace.has("expert_weights") else None
+                expected.append([layer, trace.tokens[i], choice, expert, weight, t["token_ids"][i], t["sequence"][i], t["position"][i]])
+    if form == "csv":
+        check(found[0] == ROUTING, "columns are", found[0])
+        found = [dict(zip(ROUTING, (float(text_) if text_ else None for text_ in row))) for row in found[1:]]
+    compare("routing", found, " ".join(ROUTING), expected, 1e-8)
+
+
 # ---- the same as CSV ----
 
 def same_csv(path, tables, name):
@@ -388,6 +413,8 @@ def narrow(tables, everything, name, layer, expert):
 
 
 def examine(kind, path, *rest):
+    if kind == "exported":
+        return exported(path, Trace(rest[0]), *rest[1:])
     if kind == "csv":
         return same_csv(path, json.load(open(rest[0])), rest[1])
     with open(path) as file:
@@ -398,7 +425,7 @@ def examine(kind, path, *rest):
         return neuron(tables, Weights(weights), matrix, int(layer), int(expert), int(row), int(top), *more)
     if kind == "narrow":
         return narrow(tables, json.load(open(rest[0])), rest[1], int(rest[2]), int(rest[3]))
-    of_traces = {"experts": experts, "exchange": exchange, "neurons": neurons, "token": token, "counts": counts}
+    of_traces = {"experts": experts, "exchange": exchange, "neurons": neurons, "token": token}
     return of_traces[kind](tables, Trace(rest[0]), *(int(word) for word in rest[1:]))
 
 

@@ -6,6 +6,12 @@ scratch=$3 build=$(dirname "$1")
 rm -rf "$scratch" && mkdir -p "$scratch/user" && cd "$scratch"
 cmake --install "$build" --prefix "$scratch/prefix" >log 2>&1 || { cat log; exit 1; }
 "$scratch/prefix/bin/expertmesh" --version
+for file in man/man1/expertmesh.1 bash-completion/completions/expertmesh; do
+    if [ ! -s "$scratch/prefix/share/$file" ]; then
+        echo "share/$file is not installed"
+        exit 1
+    fi
+done
 
 cat >user/CMakeLists.txt <<'CMAKE'
 cmake_minimum_required(VERSION 3.18)

@@ -11,7 +11,7 @@ static const em_option options[] = {
     {"output", "W.h5", "the weights file to write", 'o'},
     {"layers", "LIST", "only these layers, as 0,4-7; they are numbered anew", 0},
     {"experts", "LIST", "only these experts of each layer", 0},
-    {"storage", "TYPE", "store matrices as f32, bf16 or int8 (as they are; f16 as f32)", 0},
+    {"storage", "f32|bf16|int8", "store matrices so (as they are; f16 as f32)", 0},
     {"config", "FILE", "JSON of model fields, which count before what the checkpoint tells", 0},
     {"follow-links", NULL, "read files that links lead to outside the checkpoint's folder", 0},
     {"force", NULL, "replace the output if it is there", 0},

@@ -238,5 +238,6 @@ const em_command em_command_inspect = {
     .options = options,
     .num_arguments = 1,
     .most_arguments = 3,
+    .words = "neuron experts token exchange neurons",
     .run = inspect,
 };

@@ -19,13 +19,13 @@
 
 static const em_option options[] = {
     {"weights", "W.h5", "weights from a file", 0},
-    {"compute", "TYPE", "f32: exact; bf16, int8: faster, activations rounded to the weights' type (f32)", 0},
-    {"numerics", "NAME", "the arithmetic of jax (as released), llama.cpp, vllm or sglang", 0},
+    {"compute", "f32|bf16|int8", "f32: exact; else faster, activations rounded to the weights' type (f32)", 0},
+    {"numerics", "jax|llama.cpp|vllm|sglang", "whose arithmetic: of jax, as released, or another's (jax)", 0},
     {"router-renormalise", NULL, "weights of the chosen experts are divided by their sum", 0},
     {"router-softcap", "X", "router logits x become X tanh(x / X); 0: not", 0},
-    {"gelu", "FORM", "tanh or erf", 0},
+    {"gelu", "tanh|erf", "which form of it", 0},
     {"threads", "N", "threads of each rank (the cores that fall to it)", 0},
-    {"layout", "NAME|FILE", "who owns what: contiguous, sliced (the default), spread, or a map in a JSON file", 0},
+    {"layout", "contiguous|sliced|spread|FILE", "who owns what (sliced), or a map in a JSON file", 0},
     {"attention-ranks", "0,4-7", "only these ranks own attention heads", 0},
     {"expert-ranks", "0,4-7", "only these ranks own experts", 0},
     {"write-layout", "MAP.json", "write the map of who owns what to this file", 0},
