@@ -13,17 +13,17 @@ refuse 64 'which command' --
 refuse 64 '"rum"' 'the nearest is run' -- rum
 refuse 64 '"--hlep"' -- --hlep
 refuse 64 '"x y"' -- 'x y'
-for command in init run compare inspect bench presets; do
+for command in init run compare inspect bench presets export; do
     ranks=1 refuse 64 "\"${command}s\"" "the nearest is $command" -- "${command}s"
 done
 
 # ---- every option in its form ----
-for command in init run compare inspect bench presets; do
+for command in init run compare inspect bench presets export; do
     watch "$program" "$command" --help
-    mapfile -t options < <(sed -nE 's/^  (-[a-z], )?--([a-z0-9-]+) ?([^ ]*)( .*|$)/\2 \3/p' "$logs/out")
+    mapfile -t options < <(sed -nE 's/^  (-[a-z], )?--([a-z0-9-]+)( ([^ ]+))?( .*)?$/\2 \4/p' "$logs/out")
     checks=$((checks + 1))
     case $command,${#options[@]} in
-        init,2[0-9] | run,[4-6][0-9] | compare,2 | inspect,12 | bench,3[0-9] | presets,1) ;;
+        init,2[0-9] | run,[4-6][0-9] | compare,2 | inspect,12 | bench,3[0-9] | presets,1 | export,4) ;;
         *) fail "reading the options in $command --help" 'as many as there are' "${options[*]}" ;;
     esac
     for option in "${options[@]}"; do
