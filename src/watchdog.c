@@ -93,7 +93,7 @@ static void say(const char *text)
 
 static void send_to(const struct sockaddr_in *to, kind what)
 {
-    packet p = {.key = dog.key, .kind = what, .rank = dog.rank, .standing = dog.mine};
+    packet p = {.key = dog.key, .kind = (int32_t)what, .rank = dog.rank, .standing = dog.mine};
     sendto(dog.socket, &p, sizeof p, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)to, sizeof *to);
 }
 
