@@ -1,6 +1,7 @@
 #include "expertmesh/numerics.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const em_numerics_profile em_numerics_profiles[EM_NUM_NUMERICS] = {
@@ -19,6 +20,23 @@ const em_numerics_profile *em_numerics_find(const char *name)
     for (int i = 0; i < EM_NUM_NUMERICS; i++)
         if (strcmp(em_numerics_profiles[i].name, name) == 0) return &em_numerics_profiles[i];
     return NULL;
+}
+
+/* The number that follows some words; 0 where they are not there. */
+static double number_after(const char *text, const char *words)
+{
+    const char *found = strstr(text, words);
+    return found ? strtod(found + strlen(words), NULL) : 0;
+}
+
+em_numerics em_numerics_of_text(const char *text)
+{
+    if (!text) return (em_numerics){0};
+    return (em_numerics){.router_renormalise = strstr(text, "experts renormalised") != NULL,
+                         .router_least_sum = number_after(text, "their sum at least "),
+                         .router_softcap = number_after(text, "soft-capped at "),
+                         .scale_attn_output = strstr(text, "output times attn_output_multiplier") != NULL,
+                         .gelu_erf = strstr(text, "GELU by erf") != NULL};
 }
 
 char *em_numerics_text(const em_numerics *numerics)

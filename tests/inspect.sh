@@ -89,6 +89,14 @@ cp "$sources/data/golden/grok1-int8.weights.h5" grok1.weights.h5
 tokens=4 neuron grok1 0 "$(chosen grok1.h5 0 4 0)" 2 ffn_down
 tokens=4 neuron grok1 0 "$(chosen grok1.h5 0 4 1)" 1 ffn_up
 
+# the arithmetic of other programs: what the run used is computed again
+cp glu-f32.weights.h5 vllm.weights.h5
+well "$program" run --weights vllm.weights.h5 --prompt-file prompts --numerics vllm --router-softcap 2 --gelu erf --trace vllm.h5
+tokens=21 neuron vllm 1 "$(chosen vllm.h5 1 21 0)" 55 ffn_up
+tokens=21 neuron vllm 1 "$(chosen vllm.h5 1 21 1)" 7 ffn_down
+tokens=21 neuron vllm 1 0 2 router
+tokens=21 neuron vllm 1 0 2 attn_output
+
 # ---- in chunks, as other programs may store them ----
 # in_chunks FROM TO CHUNK...: datasets of as many axes as a chunk has.
 in_chunks() {

@@ -251,7 +251,9 @@ def numbers(name, storage, x, bias=None):
     return [name, storage, len(x), x.mean(), x.std(), np.linalg.norm(x), x.min(), int(x.argmin()), x.max(), int(x.argmax()), bias]
 
 
-def gelu(x):
+def gelu(x, form):
+    if "GELU by erf" in form:
+        return 0.5 * x * (1 + math.erf(x / math.sqrt(2)))
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
@@ -269,18 +271,18 @@ def value_of(weights, trace, matrix, layer, expert, row, number):
 
     def dot(name, *index):
         return weights(layer, name, *index) @ x
-    mlp, eps = c["ffn_kind"] == "mlp", c["rms_norm_eps"]
+    mlp, eps, form = c["ffn_kind"] == "mlp", c["rms_norm_eps"], t.attrs.get("numerics", "")
     if matrix in ("ffn_up", "ffn_gate"):
         x, chosen = get("ffn_in"), list(t["expert_indices"][at, place])
         recorded = get("ffn_hidden")[chosen.index(expert), row] if expert in chosen else None
         up = dot("ffn_up", expert, row)
         if not mlp:
             gate = dot("ffn_gate", expert, row)
-            return x, "ffn_in", [("weighted sum of ffn_gate: pre-activation", gate, None), ("activation", gelu(gate), None),
-                                 ("weighted sum of ffn_up", up, None), ("output: ffn_hidden", gelu(gate) * up, recorded)]
+            return x, "ffn_in", [("weighted sum of ffn_gate: pre-activation", gate, None), ("activation", gelu(gate, form), None),
+                                 ("weighted sum of ffn_up", up, None), ("output: ffn_hidden", gelu(gate, form) * up, recorded)]
         bias = float(weights(layer, "ffn_up_bias", expert, row))
         return x, "ffn_in", [("weighted sum", up, None), ("bias", bias, None), ("pre-activation", up + bias, None),
-                             ("output: ffn_hidden", gelu(up + bias), recorded)]
+                             ("output: ffn_hidden", gelu(up + bias, form), recorded)]
     if matrix == "ffn_down":
         chosen, y = list(t["expert_indices"][at, place]), np.zeros(c["emb_size"])
         x = get("ffn_hidden")[chosen.index(expert)]
@@ -295,14 +297,19 @@ def value_of(weights, trace, matrix, layer, expert, row, number):
     if matrix == "router":
         x = get("ffn_in")
         logits = weights(layer, "router") @ x
-        return x, "ffn_in", [
-            ("weighted sum: router_logits", logits[row], get("router_logits")[row]),
+        first = [("weighted sum", logits[row], None)] if "soft-capped" in form else []
+        if first:
+            cap = float(form.split("soft-capped at ")[1].split(";")[0])
+            logits = cap * np.tanh(logits / cap)
+        return x, "ffn_in", first + [
+            ("soft-capped: router_logits" if first else "weighted sum: router_logits", logits[row], get("router_logits")[row]),
             ("softmax over all experts: router_probs", np.exp(logits[row]) / np.exp(logits).sum(), get("router_probs")[row])]
     if matrix == "attn_output":
         x = get("attn_z").ravel()
         y = weights(layer, "attn_output") @ x
+        scale = c["attn_output_multiplier"] if "output times" in form else 1
         return x, "attn_z", [("weighted sum", y[row], None), ("after the norm: attn_out",
-                              rms_norm(y, weights(layer, "attn_norm_post"), eps)[row], get("attn_out")[row])]
+                              rms_norm(scale * y, weights(layer, "attn_norm_post"), eps)[row], get("attn_out")[row])]
     x = rms_norm(get("resid_pre"), weights(layer, "attn_norm_pre"), eps).astype("f4").astype("f8")
     head, i = divmod(row, c["key_size"])
     if matrix == "attn_value":

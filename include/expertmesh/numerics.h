@@ -31,6 +31,8 @@ const em_numerics_profile *em_numerics_find(const char *name);
 
 /* In words, as a trace keeps it: "router logits soft-capped at 30; ...". Freed with free. */
 char *em_numerics_text(const em_numerics *numerics);
+/* And back; NULL, as of a trace that says nothing, is the released code. */
+em_numerics em_numerics_of_text(const char *text);
 
 #ifdef __cplusplus
 }

@@ -1,17 +1,21 @@
 /* inspect W.h5 neuron --trace T.h5 --token N: the neuron's value computed again, in double precision. */
 #include "neuron.h"
 
+#include "expertmesh/numerics.h"
+
 #include <string.h>
 
 /* What the tables of a value are made of. */
 typedef struct output {
     em_neuron *n;
     em_table *vectors, *value, *terms; /* NULL: not wanted */
+    em_numerics numerics;              /* of the run */
 } output;
 
-/* GELU, tanh form (Hendrycks and Gimpel 2016). */
-static double gelu(double x)
+/* GELU (Hendrycks and Gimpel 2016), in the form that the run used. */
+static double gelu(const output *o, double x)
 {
+    if (o->numerics.gelu_erf) return 0.5 * x * (1 + erf(x / sqrt(2)));
     return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
 }
 
@@ -183,7 +187,7 @@ static void first_layer(const output *o, em_status *status)
     if (!good || !o->value) return;
     put_value(o, gated ? "weighted sum of ffn_gate: pre-activation" : "weighted sum", gated ? gate : up, (double)NAN);
     if (!gated) put_value(o, "bias", (double)bias, (double)NAN);
-    double before = gated ? gate : up + (double)bias, after = gelu(before);
+    double before = gated ? gate : up + (double)bias, after = gelu(o, before);
     if (!gated) put_value(o, "pre-activation", before, (double)NAN);
     if (gated) put_value(o, "activation", after, (double)NAN);
     if (gated) put_value(o, "weighted sum of ffn_up", up, (double)NAN);
@@ -248,8 +252,12 @@ static void router_row(const output *o, em_status *status)
     float *x = read_quantity(n, EM_FFN_IN, status);
     if (x) put_inputs(o, "ffn_in", x, D);
     if (x && weigh(o, EM_ROUTER, x, &logit, status) && weigh_all(n, EM_ROUTER, 0, 1, x, logits, status)) {
-        for (int64_t e = 0; e < E; e++) all += exp(logits[e] - logit);
-        put_value(o, "weighted sum: router_logits", logit, recorded_number(n, EM_ROUTER_LOGITS, n->row, status));
+        double cap = o->numerics.router_softcap;
+        if (cap > 0) put_value(o, "weighted sum", logit, (double)NAN);
+        if (cap > 0) logit = cap * tanh(logit / cap);
+        for (int64_t e = 0; e < E; e++) all += exp((cap > 0 ? cap * tanh(logits[e] / cap) : logits[e]) - logit);
+        put_value(o, cap > 0 ? "soft-capped: router_logits" : "weighted sum: router_logits", logit,
+                  recorded_number(n, EM_ROUTER_LOGITS, n->row, status));
         put_value(o, "softmax over all experts: router_probs", 1 / all,
                   recorded_number(n, EM_ROUTER_PROBS, n->row, status));
     }
@@ -316,10 +324,12 @@ static void head_row(const output *o, em_status *status)
 static void output_row(const output *o, em_status *status)
 {
     em_neuron *n = o->n;
-    double sum, *y = em_zeroed(n->source.config.emb_size, sizeof *y);
+    const em_config *c = &n->source.config;
+    double sum, *y = em_zeroed(c->emb_size, sizeof *y),
+                factor = o->numerics.scale_attn_output ? c->attn_output_multiplier : 1;
     float *z = read_quantity(n, EM_ATTN_Z, status);
     if (z) put_inputs(o, "attn_z", z, inputs_of(n, EM_ATTN_OUTPUT));
-    if (z && weigh(o, EM_ATTN_OUTPUT, z, &sum, status) && weigh_all(n, EM_ATTN_OUTPUT, 0, 1, z, y, status) &&
+    if (z && weigh(o, EM_ATTN_OUTPUT, z, &sum, status) && weigh_all(n, EM_ATTN_OUTPUT, 0, factor, z, y, status) &&
         norm(n, EM_ATTN_NORM_POST, y, status)) {
         put_value(o, "weighted sum", sum, (double)NAN);
         put_value(o, "after the norm: attn_out", y[n->row], recorded_number(n, EM_ATTN_OUT, n->row, status));
@@ -331,7 +341,9 @@ static void output_row(const output *o, em_status *status)
 void em_neuron_output(em_neuron *n, em_table *vectors, em_status *status)
 {
     em_book *book = n->in->book;
-    output o = {n, vectors, NULL, NULL};
+    char *numerics = em_view_attribute(&n->trace, "numerics");
+    output o = {.n = n, .vectors = vectors, .numerics = em_numerics_of_text(numerics)};
+    free(numerics);
     if (em_book_wants(book, "value"))
         o.value = em_book_add(book, "value", "lrrrr", "what,computed,recorded,difference,relative",
                               "layer %lld, token %lld: computed in double precision from the weights and the recorded "
