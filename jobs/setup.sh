@@ -27,6 +27,9 @@ run |openmpi-bin     |MPI: mpirun                          |command mpirun      
 run |libhdf5-dev     |weights and traces (serial HDF5)     |library hdf5.h hdf5 hdf5-serial hdf5             |hdf5~mpi   |HDF5
 run |libcjson-dev    |configuration files                  |library cjson/cJSON.h cjson libcjson             |cjson      |cJSON
 run |zlib1g-dev      |checksums of checkpoints and weights |library zlib.h z zlib                            |zlib       |zlib
+test|libsentencepiece-dev|--tokenizer                       |command spm_train                                |sentencepiece|SentencePiece
+test|sentencepiece   |trains the tokenizers of the tests   |command spm_train                                |sentencepiece|SentencePiece
+test|g++             |--tokenizer: its library is C++      |command g++ c++                                  |gcc        |GCC
 test|librandom123-dev|Philox as published                  |library Random123/philox.h - random123           |random123  |Random123
 run |hdf5-tools      |looking at a trace: h5ls, h5dump     |command h5dump                                   |hdf5~mpi   |HDF5
 test|clang           |the second compiler                  |command clang                                    |llvm@14    |Clang/14

@@ -84,15 +84,26 @@ static bool is_blank(const char *line)
     return line[strspn(line, " \t\r")] == '\0';
 }
 
-static bool add_line(em_batch *batch, const char *line, size_t length, bool as_text, const char *source,
+bool em_batch_add_ids(em_batch *batch, const int32_t *id, int64_t count, const char *source, int code,
+                      em_status *status)
+{
+    if (count == 0) return em_fail(status, code, "%s: the prompt is empty", source);
+    for (int64_t i = 0; i < count; i++) add_token(batch, id[i]);
+    end_sequence(batch);
+    return true;
+}
+
+/* An em_line_reader; context: a bool, as text? */
+static bool add_line(void *context, em_batch *batch, const char *line, size_t length, const char *source,
                      em_status *status)
 {
-    if (as_text) return em_batch_add_text(batch, line, length, source, EM_BAD_DATA, status);
+    if (*(const bool *)context) return em_batch_add_text(batch, line, length, source, EM_BAD_DATA, status);
     if (strlen(line) < length) return em_fail(status, EM_BAD_DATA, "%s: a NUL byte is not a token number", source);
     return em_batch_add_tokens(batch, line, source, EM_BAD_DATA, status);
 }
 
-static bool add_lines(em_batch *batch, FILE *file, const char *path, bool as_text, em_status *status)
+static bool add_lines(em_batch *batch, FILE *file, const char *path, em_line_reader *read, void *context,
+                      em_status *status)
 {
     char *line = NULL;
     size_t room = 0;
@@ -103,25 +114,30 @@ static bool add_lines(em_batch *batch, FILE *file, const char *path, bool as_tex
         if (length > 0 && line[length - 1] == '\r') line[--length] = '\0';
         if (is_blank(line) && strlen(line) == (size_t)length) continue;
         char *source = em_text("%s: line %d", path, number);
-        good = add_line(batch, line, (size_t)length, as_text, source, status);
+        good = read(context, batch, line, (size_t)length, source, status);
         free(source);
     }
     free(line);
     return good;
 }
 
-bool em_batch_add_file(em_batch *batch, const char *path, bool as_text, em_status *status)
+bool em_batch_add_lines(em_batch *batch, const char *path, em_line_reader *read, void *context, em_status *status)
 {
     int64_t before = batch->num_sequences;
     FILE *file = fopen(path, "rb");
     if (!file) return em_fail(status, EM_NO_INPUT, "%s: %s", path, strerror(errno));
     errno = 0;
-    bool good = add_lines(batch, file, path, as_text, status);
+    bool good = add_lines(batch, file, path, read, context, status);
     if (good && ferror(file)) good = em_fail(status, EM_NO_INPUT, "%s: %s", path, strerror(errno));
     fclose(file);
     if (good && batch->num_sequences == before)
         good = em_fail(status, EM_BAD_DATA, "%s: no prompt in it: every line is blank", path);
     return good;
+}
+
+bool em_batch_add_file(em_batch *batch, const char *path, bool as_text, em_status *status)
+{
+    return em_batch_add_lines(batch, path, add_line, &as_text, status);
 }
 
 void em_batch_add_next(em_batch *batch, int32_t token, int32_t sequence, int32_t position)

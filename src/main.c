@@ -15,7 +15,7 @@
 static const em_command *const commands[] = {&em_command_init,           &em_command_run,     &em_command_compare,
                                              &em_command_inspect,        &em_command_report,  &em_command_timeline,
                                              &em_command_bench,          &em_command_presets, &em_command_import,
-                                             &em_command_export_weights, &em_command_export};
+                                             &em_command_export_weights, &em_command_export,  &em_command_tokenize};
 enum { NUM_COMMANDS = sizeof commands / sizeof *commands };
 
 static void print_help(FILE *out)

@@ -407,14 +407,14 @@ bool em_store_add(em_store *store, em_dataset *dataset, em_status *status)
     return true;
 }
 
-static bool add_scale(em_store *store, const char *name, em_type type, int64_t count, const void *values,
-                      em_status *status)
+static bool add_list(em_store *store, const char *name, em_type type, int64_t count, const void *values, bool scale,
+                     em_status *status)
 {
     em_dataset dataset = {.type = type, .rank = 1, .dims = {count}};
     snprintf(dataset.name, sizeof dataset.name, "/%s", name);
     hid_t memory = hdf5_type(type), data = create_dataset(store, &dataset);
     bool good = data >= 0 && H5Dwrite(data, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0 &&
-                H5DSset_scale(data, name) >= 0;
+                (!scale || H5DSset_scale(data, name) >= 0);
     if (!good) hdf5_failed(status, EM_CANNOT_WRITE, store->path, name);
     if (data >= 0) H5Dclose(data);
     H5Tclose(memory);
@@ -423,13 +423,18 @@ static bool add_scale(em_store *store, const char *name, em_type type, int64_t c
 
 bool em_store_add_axis(em_store *store, const char *name, int64_t count, const int64_t *labels, em_status *status)
 {
-    return add_scale(store, name, EM_TYPE_INT64, count, labels, status);
+    return add_list(store, name, EM_TYPE_INT64, count, labels, true, status);
 }
 
 bool em_store_add_word_axis(em_store *store, const char *name, int64_t count, const char *const *words,
                             em_status *status)
 {
-    return add_scale(store, name, EM_TYPE_TEXT, count, words, status);
+    return add_list(store, name, EM_TYPE_TEXT, count, words, true, status);
+}
+
+bool em_store_add_words(em_store *store, const char *name, int64_t count, const char *const *words, em_status *status)
+{
+    return add_list(store, name, EM_TYPE_TEXT, count, words, false, status);
 }
 
 bool em_store_attach(em_store *store, const char *dataset, int axis, const char *scale, em_status *status)

@@ -233,7 +233,7 @@ void em_summary_run(const em_model *model, const em_profile *profile, int64_t nu
     free(rows);
 }
 
-void em_summary_outcome(const em_outcome *outcome, bool bytes, FILE *out)
+void em_summary_outcome(const em_outcome *outcome, bool bytes, const em_tokenizer *tokenizer, FILE *out)
 {
     em_table *table = em_table_new(1 + outcome->num_best, "rllllll");
     em_table_cell(table, "prompt");
@@ -243,7 +243,9 @@ void em_summary_outcome(const em_outcome *outcome, bool bytes, FILE *out)
         for (int i = 0; i < outcome->num_best; i++) {
             int token = outcome->token[s * EM_NUM_BEST + i];
             double logit = (double)outcome->logit[s * EM_NUM_BEST + i];
-            if (bytes && token < 128 && isprint(token))
+            if (tokenizer)
+                em_table_cell(table, "%d '%s': %.4f", token, em_tokenizer_piece(tokenizer, token), logit);
+            else if (bytes && token < 128 && isprint(token))
                 em_table_cell(table, "%d '%c': %.4f", token, token, logit);
             else
                 em_table_cell(table, "%d: %.4f", token, logit);

@@ -3,6 +3,7 @@
 #define EXPERTMESH_SUMMARY_H
 
 #include "table.h"
+#include "tokenizer.h"
 
 #include "expertmesh/model.h"
 
@@ -25,8 +26,8 @@ void em_summary_exchanges(const em_config *config, int num_ranks, const int *hos
 /* A cell with so many rows. */
 void em_summary_rows(em_table *table, double rows, bool exact);
 
-/* The likeliest next tokens of each sequence. */
-void em_summary_outcome(const em_outcome *outcome, bool bytes, FILE *out);
+/* The likeliest next tokens of each sequence: with their pieces, where there is a tokenizer; else, of bytes, as characters. */
+void em_summary_outcome(const em_outcome *outcome, bool bytes, const em_tokenizer *tokenizer, FILE *out);
 
 /* A bar on a terminal, a line now and then elsewhere. An em_progress; context: an em_bar. */
 typedef struct em_bar {

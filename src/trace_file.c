@@ -50,9 +50,9 @@ static bool add_axis(em_trace *trace, em_store *store, em_axis axis, em_status *
 }
 
 /* Only axes that some dataset has. */
-static bool add_axes(em_trace *trace, em_store *store, em_status *status)
+static bool add_axes(em_trace *trace, em_store *store, const em_trace_request *request, em_status *status)
 {
-    bool used[EM_NUM_AXES] = {false}, good = true;
+    bool used[EM_NUM_AXES] = {[EM_AXIS_VOCAB] = request->token_text != NULL}, good = true;
     for (em_quantity q = 0; q < EM_NUM_QUANTITIES; q++)
         for (int i = 0; i < em_quantities[q].num_axes; i++) used[em_quantities[q].axis[i]] |= em_trace_keeps(trace, q);
     for (em_axis a = 0; good && a < EM_NUM_AXES; a++) good = !used[a] || add_axis(trace, store, a, status);
@@ -73,6 +73,14 @@ static bool add_quantity(em_trace *trace, em_store *store, em_quantity quantity,
     for (int i = 0; good && i < info->num_axes; i++)
         good = em_store_attach(store, data->name, i, em_axes[info->axis[i]].name, status);
     return good;
+}
+
+static bool add_token_text(const em_trace *trace, em_store *store, const em_trace_request *request, em_status *status)
+{
+    if (!request->token_text) return true;
+    return em_store_add_words(store, "token_text", trace->config.vocab_size, request->token_text, status) &&
+           em_store_put_text(store, "token_text", "long_name", "piece of the tokenizer by token", status) &&
+           em_store_attach(store, "token_text", 0, em_axes[EM_AXIS_VOCAB].name, status);
 }
 
 static bool add_counter(em_store *store, const char *name, const char *meaning, em_dataset *data, em_status *status)
@@ -116,7 +124,8 @@ static bool put_provenance(const em_trace *trace, em_store *store, const em_trac
 bool em_trace_create_structure(em_trace *trace, const char *path, const em_trace_request *request, em_status *status)
 {
     em_store *store = em_store_create(path, status);
-    bool good = store && put_provenance(trace, store, request, status) && add_axes(trace, store, status);
+    bool good = store && put_provenance(trace, store, request, status) && add_axes(trace, store, request, status) &&
+                add_token_text(trace, store, request, status);
     for (em_quantity q = 0; good && q < EM_NUM_QUANTITIES; q++)
         good = !em_trace_keeps(trace, q) || add_quantity(trace, store, q, status);
     good = good && add_counter(store, "run_id", "a random number of this run", &trace->run_id, status) &&

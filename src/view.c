@@ -383,3 +383,20 @@ char *em_view_attribute(const em_view *view, const char *name)
     ignored = (em_status){0};
     return em_store_get_int(view->store, "/", name, &number, &ignored) ? em_text("%lld", (long long)number) : NULL;
 }
+
+char **em_view_token_text(const em_view *view, em_status *status)
+{
+    em_dataset data;
+    char **words = NULL;
+    if (!em_store_has(view->store, "/token_text") || !em_store_find(view->store, "/token_text", &data, status))
+        return NULL;
+    if (data.rank != 1 || data.type != EM_TYPE_TEXT || data.dims[0] != view->config.vocab_size) {
+        em_fail(status, EM_BAD_DATA, "%s: /token_text is not a list of %lld words, one a token of the vocabulary",
+                em_view_path(view), (long long)view->config.vocab_size);
+        return NULL;
+    }
+    if (em_store_read_words(view->store, &data, &words, status)) return words;
+    for (int64_t i = 0; words && i < data.dims[0]; i++) free(words[i]);
+    free(words);
+    return NULL;
+}

@@ -26,8 +26,17 @@ bool em_batch_add_text(em_batch *batch, const char *text, size_t length, const c
                        em_status *status);
 bool em_batch_add_tokens(em_batch *batch, const char *text, const char *source, int code, em_status *status);
 
+/* The same from tokens that are known. */
+bool em_batch_add_ids(em_batch *batch, const int32_t *id, int64_t count, const char *source, int code,
+                      em_status *status);
+
 /* Add the prompts of a file, one a line, as text or as tokens; blank lines are passed over. */
 bool em_batch_add_file(em_batch *batch, const char *path, bool as_text, em_status *status);
+
+/* The same, where another way of reading adds the prompt of each line. source: the file and the line's number. */
+typedef bool em_line_reader(void *context, em_batch *batch, const char *line, size_t length, const char *source,
+                            em_status *status);
+bool em_batch_add_lines(em_batch *batch, const char *path, em_line_reader *read, void *context, em_status *status);
 
 /* N prompts of these tokens; prompt s ends before token end[s]. */
 em_batch em_batch_of(int64_t N, const int64_t *end, const int32_t *token);

@@ -77,6 +77,8 @@ bool em_store_add(em_store *store, em_dataset *dataset, em_status *status);
 bool em_store_add_axis(em_store *store, const char *name, int64_t count, const int64_t *labels, em_status *status);
 bool em_store_add_word_axis(em_store *store, const char *name, int64_t count, const char *const *words,
                             em_status *status);
+/* A dataset of words that is no axis. */
+bool em_store_add_words(em_store *store, const char *name, int64_t count, const char *const *words, em_status *status);
 bool em_store_attach(em_store *store, const char *dataset, int axis, const char *scale, em_status *status);
 
 /* Is there a dataset of this name? And its description: fails with EM_BAD_DATA where there is none. */

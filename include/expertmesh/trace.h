@@ -37,13 +37,14 @@ typedef struct em_trace_request {
     int64_t num_layers;
     const int64_t *tokens; /* kept tokens, ascending */
     int64_t num_tokens;
-    int64_t rows;          /* tokens that the run may compute in all */
-    int64_t steps;         /* and the steps in which it may do so */
-    int64_t queue;         /* another bound than EM_TRACE_QUEUE; 0: that */
-    const char *numerics;  /* how the arithmetic was done, in words; NULL: not told */
-    const char *weights;   /* where the weights came from, in words */
-    const char *layout;    /* the map of who owns what (em_layout_json); NULL: not told */
-    int64_t weights_bytes; /* of this rank */
+    int64_t rows;                  /* tokens that the run may compute in all */
+    int64_t steps;                 /* and the steps in which it may do so */
+    int64_t queue;                 /* another bound than EM_TRACE_QUEUE; 0: that */
+    const char *numerics;          /* how the arithmetic was done, in words; NULL: not told */
+    const char *weights;           /* where the weights came from, in words */
+    const char *layout;            /* the map of who owns what (em_layout_json); NULL: not told */
+    const char *const *token_text; /* [vocab_size] on rank 0: the tokenizer's pieces; NULL: not told */
+    int64_t weights_bytes;         /* of this rank */
     const char *command_line;
     uint64_t seed;
 } em_trace_request;

@@ -73,6 +73,10 @@ bool em_view_read_events(const em_view *view, int64_t step, double *out, em_stat
 /* Numbers of a dataset of one axis: step_rows [num_steps], int64_t; clock_error and clock_drift [P], double. */
 bool em_view_read_list(const em_view *view, em_quantity quantity, void *out, em_status *status);
 
+/* The tokenizer's pieces by token, [vocab_size]: each freed, then the list. NULL where the trace has none, or with a
+ * status. */
+char **em_view_token_text(const em_view *view, em_status *status);
+
 /* An attribute of the file, as a text or as digits, freed with free; NULL where it has none. */
 char *em_view_attribute(const em_view *view, const char *name);
 

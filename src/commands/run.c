@@ -6,6 +6,7 @@
 #include "expertmesh/signals.h"
 #include "layout_only.h"
 #include "run_again.h"
+#include "run_text.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -34,7 +35,10 @@ static const em_option options[] = {
     {"ranks-per-host", "N", "with --layout-only: of which N are on a host (all)", 0},
     {"routing", "T.h5", "with --layout-only: take the experts' choices from this trace of the same tokens", 0},
     {"exchange", "flat|node", "between hosts a row goes to each rank, or once to each host (node)", 0},
-    {"prompt", "TEXT", "run this text; a byte is a token", 0},
+    {"tokenizer", "FILE", "prompts are text by this SentencePiece model, and so are tokens that are printed", 0},
+    {"bos", NULL, "begin each prompt with the token of the beginning of a sequence", 0},
+    {"special-tokens", NULL, "names of control pieces in prompts, as <s>, are these pieces", 0},
+    {"prompt", "TEXT", "run this text; without --tokenizer a byte is a token", 0},
     {"prompt-file", "FILE", "run the text in a file, one prompt a line", 0},
     {"tokens", "1,2,3", "run these tokens", 0},
     {"tokens-file", "FILE", "run the tokens in a file, one prompt a line", 0},
@@ -43,7 +47,7 @@ static const em_option options[] = {
     {"top-k", "K", "draw among the K best only; 0: among all (0)", 0},
     {"top-p", "P", "draw among the fewest best whose probabilities reach P (1)", 0},
     {"sample-seed", "N", "seed of the draws (0)", 0},
-    {"stop-token", "N", "a token that ends its prompt's text", 0},
+    {"stop-token", "N", "a token that ends its prompt's text; with --tokenizer also the name of a piece", 0},
     {"prefill-chunk", "N", "run prompts in steps of at most N tokens, which bounds memory", 0},
     {"trace", "T.h5", "record what happened in this file", 0},
     {"trace-only", "NAME,...", "record only these quantities", 0},
@@ -79,7 +83,7 @@ static void share_batch(const em_call *call, em_batch *batch)
 }
 
 /* Collective: rank 0 reads what there is to read. */
-static bool read_batch(const em_call *call, em_batch *batch, em_status *status)
+static bool read_batch(const em_call *call, const em_run_text *text, em_batch *batch, em_status *status)
 {
     static const char *const ways[] = {"prompt", "prompt-file", "tokens", "tokens-file"};
     const char *given = NULL, *value = NULL;
@@ -93,8 +97,16 @@ static bool read_batch(const em_call *call, em_batch *batch, em_status *status)
     }
     if (!given)
         return em_fail(status, EM_USAGE, "run: nothing to run: add --prompt, --prompt-file, --tokens or --tokens-file");
+    if (strncmp(given, "tokens", 6) == 0 && (text->spelling.bos || text->spelling.special))
+        return em_fail(status, EM_USAGE, "run: --%s is for text, but --%s gives numbers",
+                       text->spelling.bos ? "bos" : "special-tokens", given);
     if (call->rank == 0) {
-        if (strcmp(given, "prompt") == 0)
+        em_spelling spelling = text->spelling;
+        if (text->given && strcmp(given, "prompt") == 0)
+            em_tokenizer_add(&spelling, batch, value, strlen(value), "--prompt", EM_USAGE, status);
+        else if (text->given && strcmp(given, "prompt-file") == 0)
+            em_batch_add_lines(batch, value, em_tokenizer_add_line, &spelling, status);
+        else if (strcmp(given, "prompt") == 0)
             em_batch_add_text(batch, value, strlen(value), "--prompt", EM_USAGE, status);
         else if (strcmp(given, "tokens") == 0)
             em_batch_add_tokens(batch, value, "--tokens", EM_USAGE, status);
@@ -328,13 +340,20 @@ static void print_next_steps(const em_call *call, const em_trace_request *reques
 /* Tokens as they come: the text of a single prompt as it is, several by lines. */
 typedef struct stream {
     bool shown, text, single;
+    const em_tokenizer *tokenizer; /* NULL: none */
+    em_speech speech;              /* of a single prompt */
 } stream;
 
 static void print_token(void *context, int64_t sequence, int64_t position, int32_t token)
 {
-    const stream *s = context;
+    stream *s = context;
     if (!s->shown) return;
-    if (s->single && s->text && token < 256)
+    if (s->single && s->tokenizer)
+        em_speech_next(&s->speech, token, stdout);
+    else if (s->tokenizer)
+        printf("prompt %lld, position %lld: %d '%s'\n", (long long)sequence, (long long)position, token,
+               em_tokenizer_piece(s->tokenizer, token));
+    else if (s->single && s->text && token < 256)
         putchar(token);
     else if (s->single)
         printf("%d ", token);
@@ -349,6 +368,7 @@ static void print_token(void *context, int64_t sequence, int64_t position, int32
 typedef struct job {
     em_again again;
     em_batch batch;
+    em_run_text text;
     em_source source;
     em_generation generation;
     em_manner manner;
@@ -363,6 +383,21 @@ static em_trace *open_trace(const job *j, const em_model *model, em_status *stat
     if (!j->again.from) return em_trace_create(model->comm, &j->request, &j->source.config, &j->batch, status);
     em_trace_place place = {j->again.from->trace_id, j->again.from->rows};
     return em_trace_resume(model->comm, &j->request, &j->source.config, place, status);
+}
+
+/* The text of a single prompt goes on after it. */
+static stream open_stream(const job *j)
+{
+    const em_call *call = &j->again.call;
+    const em_tokenizer *tokenizer = j->text.spelling.tokenizer;
+    stream out = {.shown = call->rank == 0,
+                  .text = tokens_are_text(call),
+                  .single = j->batch.num_sequences == 1,
+                  .tokenizer = tokenizer,
+                  .speech = {.tokenizer = tokenizer}};
+    for (int64_t t = 0; tokenizer && out.single && t < j->batch.num_tokens; t++)
+        em_speech_next(&out.speech, j->batch.token_id[t], NULL);
+    return out;
 }
 
 static void print_stopped(const job *j, int64_t rows)
@@ -382,9 +417,8 @@ static void run_model(job *j, em_model *model, em_status *status)
     em_profile_open(&profile, j->source.config.num_layers, j->source.config.num_experts, model->num_ranks);
     em_clock_start(&profile.clock, model->comm);
     double start = MPI_Wtime();
-    bool text = tokens_are_text(call);
     em_bar bar = {.what = "layers", .shown = call->rank == 0, .start = start, .last = start};
-    stream out = {.shown = call->rank == 0, .text = text, .single = j->batch.num_sequences == 1};
+    stream out = open_stream(j);
     em_keeper keeper = em_keeper_of(&j->keeping);
     em_listener listener = {.token = print_token,
                             .progress = em_bar_update,
@@ -394,11 +428,12 @@ static void run_model(job *j, em_model *model, em_status *status)
     if (call->rank == 0 && j->generation.count > 0) printf("\ngenerated:\n");
     if (em_generate(model, &j->batch, &j->generation, trace, &profile, &listener, &after, &rows, status)) {
         double seconds = MPI_Wtime() - start;
+        em_speech_end(&out.speech, stdout);
         if (out.shown && out.single && j->generation.count > 0) printf("\n");
         em_summary_run(model, &profile, rows - before, seconds, stdout);
         if (call->rank == 0 && j->keeping.stopped) print_stopped(j, rows);
         if (call->rank == 0 && !j->keeping.stopped) {
-            em_summary_outcome(&after, text, stdout);
+            em_summary_outcome(&after, out.text, out.tokenizer, stdout);
             print_next_steps(call, &j->request);
         }
     }
@@ -447,6 +482,7 @@ static void run_source(job *j, em_status *status)
     j->request.weights = weights;
     j->request.numerics = numerics;
     j->request.layout = map;
+    j->request.token_text = j->text.words;
     plan(j);
     double start = MPI_Wtime();
     em_bar bar = {.what = j->source.store ? "weights read" : "weights made",
@@ -483,13 +519,16 @@ static bool read_job(const em_call *given, job *j, em_status *status)
 {
     int wrong;
     if (!em_again_read(given, &j->again, status)) return false;
-    const em_call *call = &j->again.call;
+    em_call *call = &j->again.call;
     const em_checkpoint *from = j->again.from;
     const char *prompts = batch_source(call, &wrong);
     if (from) j->batch = em_batch_slice(&from->prompts, 0, from->prompts.num_tokens);
-    if ((!from && !read_batch(call, &j->batch, status)) || !open_source(call, &j->source, status)) return false;
+    if (!em_run_text_open(call, &j->text, status)) return false;
+    if ((!from && !read_batch(call, &j->text, &j->batch, status)) || !open_source(call, &j->source, status))
+        return false;
     em_again_check_source(&j->again, &j->source, status);
-    return em_agree(call->comm, status) && em_batch_check(&j->batch, &j->source.config, prompts, wrong, status) &&
+    return em_agree(call->comm, status) && em_run_text_fit(call, &j->text, &j->source.config, status) &&
+           em_batch_check(&j->batch, &j->source.config, prompts, wrong, status) &&
            read_generation(call, &j->batch, &j->source.config, &j->generation, status) &&
            read_manner(call, &j->manner, status) && read_layout(j, status) &&
            read_request(call, &j->source, em_generation_rows(&j->batch, &j->generation),
@@ -526,6 +565,7 @@ static void run(const em_call *call, em_status *status)
     em_places_free(&j.places);
     em_source_close(&j.source);
     em_batch_free(&j.batch);
+    em_run_text_close(&j.text);
     em_again_free(&j.again);
 }
 
@@ -538,7 +578,8 @@ const em_command em_command_run = {
         "Without --weights each rank makes its own part of a random model. The results are the same bits on any\n"
         "number of ranks. Quantities for --trace-only: resid_pre resid_mid resid_post attn_q attn_k attn_v attn_z\n"
         "attn_out ffn_in router_logits router_probs expert_indices expert_weights ffn_hidden ffn_out final_hidden\n"
-        "logits, and events: what each rank did when.\n\n"
+        "logits, and events: what each rank did when.\n"
+        "With --tokenizer the trace has the pieces of all tokens, token_text.\n\n"
         "With --checkpoint F, USR1 writes a checkpoint and goes on; USR2 and TERM write one, print a line that begins\n"
         "with \"stopped:\" and end the run with exit code 0; so does --max-hours. It is answered between two steps "
         "(of\n"
@@ -548,7 +589,8 @@ const em_command em_command_run = {
         "ends with exit code 73.\n"
         "--resume F needs no other option: model, prompts and all that was recorded are as before, and the tokens and\n"
         "the trace have the bits of a run that was never stopped. All tokens are printed, those of the earlier run\n"
-        "first. The weights and the trace may have moved (--weights, --trace); --threads, --checkpoint (without it: F\n"
+        "first. The weights and the trace may have moved (--weights, --trace, --tokenizer); --threads, --checkpoint "
+        "(without it: F\n"
         "again), --checkpoint-every, --max-hours, the number of ranks and the layout may be others; every other "
         "option\n"
         "may be given as before, or left out. On other ranks the trace adds what rank r does at place r mod P,\n"

@@ -23,7 +23,7 @@ static bool may_change(const char *name)
 /* Files that may have another name now; what is in them is looked at. */
 static bool may_move(const char *name)
 {
-    return strcmp(name, "weights") == 0 || strcmp(name, "trace") == 0;
+    return strcmp(name, "weights") == 0 || strcmp(name, "trace") == 0 || strcmp(name, "tokenizer") == 0;
 }
 
 /* An option as it is given now, against what the earlier run was told. */
@@ -192,9 +192,9 @@ static bool same_file(const char *a, const char *b)
 
 void em_again_keep_inputs(const em_call *call, const char *option, const char *path, em_status *status)
 {
-    static const char *const inputs[] = {"weights", "prompt-file", "tokens-file", "config", "layout"};
+    static const char *const inputs[] = {"weights", "prompt-file", "tokens-file", "config", "layout", "tokenizer"};
     char *partial = em_text("%s.partial", path);
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         const char *input = em_option_value(call, inputs[i]);
         if (same_file(path, input) || same_file(partial, input))
             em_fail(status, EM_CANNOT_WRITE, "--%s %s would replace %s, the file of --%s; it must go elsewhere", option,

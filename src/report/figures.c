@@ -277,8 +277,10 @@ bool em_figures_open(em_figures *f, const char *path, int64_t shown, em_status *
     f->P = f->view.num_ranks;
     if (read_loads(f, status) && read_router(f, status) && read_pairs(f, status) && read_bytes(f, status) &&
         read_seconds(f, status) && read_memory(f, status) && read_neurons(f, status) && read_norms(f, status) &&
-        read_text(f, shown, status))
-        return true;
+        read_text(f, shown, status)) {
+        f->token_text = em_view_token_text(&f->view, status);
+        if (status->code == EM_OK) return true;
+    }
     em_figures_close(f);
     return false;
 }
@@ -305,6 +307,8 @@ void em_figures_close(em_figures *f)
     free(f->shown_id);
     free(f->shown_sequence);
     free(f->shown_position);
+    for (int64_t i = 0; f->token_text && i < f->view.config.vocab_size; i++) free(f->token_text[i]);
+    free(f->token_text);
     free(f->expert);
     em_view_close(&f->view);
     *f = (em_figures){0};

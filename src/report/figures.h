@@ -31,6 +31,7 @@ typedef struct em_figures {
     int64_t num_shown;                  /* tokens of the text */
     int64_t num_text;                   /* there are in all */
     int32_t *shown_place, *shown_id, *shown_sequence, *shown_position; /* [num_shown] by sequence, then position */
+    char **token_text;                    /* [vocab_size] pieces of a tokenizer; NULL: the trace has none */
     int32_t *expert;                      /* [L, num_shown] their first experts; -1: not written yet */
     em_status missing[EM_NUM_QUANTITIES]; /* by what was not recorded */
 } em_figures;

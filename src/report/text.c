@@ -37,6 +37,27 @@ static int character_at(const em_figures *f, int64_t i)
     return bytes;
 }
 
+/* The tokenizer's piece of token i; NULL where the trace has none. */
+static const char *piece_of(const em_figures *f, int64_t i)
+{
+    int32_t id = f->shown_id[i];
+    return f->token_text && id >= 0 && id < f->view.config.vocab_size ? f->token_text[id] : NULL;
+}
+
+/* A piece as it stands in the text: with blanks for U+2581. */
+static void put_piece(em_page *page, const char *piece)
+{
+    char *text = em_text("%s", piece), *end = text;
+    for (const char *c = piece; *c; c++) {
+        bool blank = strncmp(c, "\xe2\x96\x81", 3) == 0;
+        *end++ = blank ? ' ' : *c;
+        if (blank) c += 2;
+    }
+    *end = '\0';
+    em_page_text(page, text);
+    free(text);
+}
+
 /* What to show of token i: its character; of a character of several bytes the first shows it, the others a dot. */
 static const char *word_of(const em_figures *f, bool text, int64_t i, word_text word)
 {
@@ -61,20 +82,24 @@ static void put_token(em_page *page, const em_figures *f, bool text, int64_t i)
 {
     word_text word;
     int32_t expert = f->expert[i];
+    const char *piece = piece_of(f, i), *shown = piece ? piece : word_of(f, text, i, word);
     if (!follows(f, i) && (i == 0 || f->shown_sequence[i] != f->shown_sequence[i - 1]))
         em_page_put(page, "%s<span class=\"gap\">prompt %d </span>", i > 0 ? "\n" : "", f->shown_sequence[i]);
     else if (!follows(f, i))
         em_page_put(page, "<span class=\"gap\"> … </span>");
-    else if (!text)
+    else if (!text && !piece_of(f, i))
         em_page_put(page, " ");
     em_page_put(page, "<span data-at=\"%lld\"", (long long)i);
     if (expert >= 0) em_page_put(page, " class=\"x%d u%d\"", expert % EM_NUM_COLOURS, expert / EM_NUM_COLOURS % 4);
     em_page_put(page, " title=\"token %lld, ", (long long)f->view.token[f->shown_place[i]]);
-    em_page_text(page, word_of(f, text, i, word));
+    em_page_text(page, shown);
     em_page_put(page, " (%d)", f->shown_id[i]);
     if (expert >= 0) em_page_put(page, ": layer %lld, expert %d", (long long)f->view.layer[0], expert);
     em_page_put(page, "\">");
-    em_page_text(page, word);
+    if (piece)
+        put_piece(page, piece);
+    else
+        em_page_text(page, shown);
     em_page_put(page, "</span>%s", text && f->shown_id[i] == '\n' ? "\n" : "");
 }
 
@@ -133,7 +158,8 @@ static void put_numbers(em_page *page, const em_figures *f, bool text)
         em_numbers_cell(&numbers, f->shown_sequence[i]);
         em_numbers_cell(&numbers, f->shown_position[i]);
         em_numbers_cell(&numbers, f->shown_id[i]);
-        em_numbers_word(&numbers, text ? word_of(f, text, i, word) : "");
+        const char *piece = piece_of(f, i);
+        em_numbers_word(&numbers, piece ? piece : text ? word_of(f, text, i, word) : "");
         if (f->expert[i] < 0)
             em_numbers_word(&numbers, "–");
         else
