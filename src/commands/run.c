@@ -15,6 +15,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -292,6 +293,19 @@ static void check_disk(const char *path, int64_t bytes, em_status *status)
     free(copy);
 }
 
+/* The largest file that this process may write (ulimit -f), which may differ between hosts. */
+static void check_file_limit(const char *path, int64_t bytes, int rank, em_status *status)
+{
+    struct rlimit limit;
+    em_host_text host;
+    em_bytes_text need, there;
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < (rlim_t)bytes)
+        em_fail(status, EM_CANNOT_WRITE,
+                "%s: a trace of %s, but rank %d on %s may write files of at most %s (ulimit -f); raise that, or record "
+                "less",
+                path, em_bytes((double)bytes, need), rank, em_host(host), em_bytes((double)limit.rlim_cur, there));
+}
+
 /* What to record; layers and tokens are freed by the caller. Collective: rank 0 looks at the disk, unless the file is to be
  * there already. */
 static bool read_request(const em_call *call, const em_source *source, int64_t rows, int64_t steps, bool resumes,
@@ -317,10 +331,12 @@ static bool read_request(const em_call *call, const em_source *source, int64_t r
         return false;
     if (tokens && !(request->tokens = em_parse_list(tokens, rows, "--trace-tokens", &request->num_tokens, status)))
         return false;
+    int64_t bytes = em_trace_bytes(request, &source->config, call->num_ranks);
     if (call->rank == 0 && !resumes && em_output_check(request->path, request->force, status)) {
         em_again_keep_inputs(call, "trace", request->path, status);
-        check_disk(request->path, em_trace_bytes(request, &source->config, call->num_ranks), status);
+        check_disk(request->path, bytes, status);
     }
+    if (status->code == EM_OK) check_file_limit(request->path, bytes, call->rank, status);
     return em_agree(call->comm, status);
 }
 
