@@ -5,7 +5,7 @@
 #   tokenizer.sh PROGRAM SOURCES SCRATCH
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh" "$@"
-need spm_train spm_encode spm_decode
+need jq spm_train spm_encode spm_decode
 python_with h5py xarray h5netcdf
 
 cat "$sources/README.md" "$sources/data/prompt.txt" >words
@@ -91,6 +91,10 @@ printed = open("printed", "rb").read().split(b"\ngenerated:\n")[1]
 if all(pieces[i] for i in ids): assert printed.startswith(text), (text, printed[:200])
 P
 check 'token_text by h5py and xarray; the report; what was streamed' 'the pieces of m.vocab' "$python" look.py "$(wc -w <<<"$ids")"
+
+first=${ids%% *}
+expect 'inspect token 0' "$(sed -n "$((first + 1))p" m.vocab | cut -f 1)" \
+    "$("$program" inspect text.h5 token 0 -o json | jq -r '.. | objects | select(.token_id? == '"$first"' and .sequence? == 0) | .text' | head -n 1)"
 
 # ---- what is refused ----
 tiny=(run --preset tiny --prompt words)

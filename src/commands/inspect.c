@@ -6,6 +6,7 @@
 #include "expertmesh/checksum.h"
 
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const em_option options[] = {
@@ -56,9 +57,11 @@ void em_inspect_excuse(em_inspect *in, em_status *status)
     *status = (em_status){0};
 }
 
-void em_inspect_text(em_table *table, int32_t token)
+void em_inspect_text(const em_inspect *in, em_table *table, int32_t token)
 {
-    if (token < 128 && isprint(token))
+    if (in->token_text && token >= 0 && token < in->view.config.vocab_size)
+        em_table_cell(table, "%s", in->token_text[token]);
+    else if (token < 128 && isprint(token))
         em_table_cell(table, "%c", token);
     else
         em_table_cell(table, "%s", "");
@@ -146,8 +149,11 @@ static void tell_progress(em_inspect *in)
 static void inspect_trace(em_inspect *in, const struct subject *subject, em_status *status)
 {
     if (!em_view_open(&in->view, in->path, status)) return;
-    if (narrow(in, status)) subject->run(in, status);
+    in->token_text = em_view_token_text(&in->view, status);
+    if (status->code == EM_OK && narrow(in, status)) subject->run(in, status);
     tell_progress(in);
+    for (int64_t i = 0; in->token_text && i < in->view.config.vocab_size; i++) free(in->token_text[i]);
+    free(in->token_text);
     em_view_close(&in->view);
 }
 

@@ -133,7 +133,7 @@ static void put_values(em_inspect *in, em_table *table, int64_t layer, const em_
         em_table_whole(table, in->view.layer[layer]);
         em_table_whole(table, value[i].expert);
         em_table_whole(table, value[i].value);
-        em_inspect_text(table, value[i].value);
+        em_inspect_text(in, table, value[i].value);
         em_table_whole(table, value[i].tokens);
     }
 }

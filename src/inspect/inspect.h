@@ -17,6 +17,7 @@ typedef struct em_inspect {
     int64_t first_layer, past_layer; /* places in it: all, or the one of --layer */
     int64_t expert;                  /* --expert; -1: all */
     int64_t number;                  /* that follows the subject; -1: none */
+    char **token_text;               /* [vocab_size] pieces of a tokenizer; NULL: the trace has none */
     int64_t top;                     /* how many of the largest */
 } em_inspect;
 
@@ -35,7 +36,7 @@ bool em_inspect_can(em_inspect *in, const char *table, em_quantity quantity, em_
 /* A note of a failure that only keeps something out of the tables; the status is well again. */
 void em_inspect_excuse(em_inspect *in, em_status *status);
 
-/* A cell with a token's text, where it is a byte that can be printed. */
-void em_inspect_text(em_table *table, int32_t token);
+/* A cell with a token's text: its piece, where the trace has those; else, where it is a byte that can be printed. */
+void em_inspect_text(const em_inspect *in, em_table *table, int32_t token);
 
 #endif

@@ -12,7 +12,7 @@ static void about(em_inspect *in, int64_t place, em_status *status)
     for (int i = 0; i < 3 && !status->code; i++) em_view_read(&in->view, quantity[i], 0, place, 1, &value[i], status);
     em_table_whole(table, in->number);
     em_table_whole(table, value[0]);
-    em_inspect_text(table, value[0]);
+    em_inspect_text(in, table, value[0]);
     em_table_whole(table, value[1]);
     em_table_whole(table, value[2]);
 }
@@ -102,7 +102,7 @@ static void next(em_inspect *in, int64_t place, em_status *status)
     bool good = em_analysis_next(&in->view, place, count, id, logit, probability, status);
     for (int64_t i = 0; good && i < count; i++) {
         em_table_whole(table, id[i]);
-        em_inspect_text(table, id[i]);
+        em_inspect_text(in, table, id[i]);
         em_table_real(table, 6, logit[i]);
         em_table_real(table, 4, probability[i]);
     }
