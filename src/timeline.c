@@ -152,7 +152,8 @@ static void draw_flow(drawing *d, const char *name, const double *from, int send
     bool waited =
         (int)(from - EM_NUM_FIELDS)[EM_FIELD_PHASE] == EM_PHASE_WAIT; /* no exchange is a step's first event */
     double leaves = waited ? (from - EM_NUM_FIELDS)[EM_FIELD_BEGIN] : from[EM_FIELD_BEGIN];
-    double arrives = to[EM_FIELD_BEGIN] > leaves ? to[EM_FIELD_BEGIN] : leaves;
+    double arrives = fmin(fmax(to[EM_FIELD_BEGIN], leaves), to[EM_FIELD_END]);
+    leaves = fmin(leaves, arrives); /* clocks are off by clock_error */
     int64_t layer = (int64_t)from[EM_FIELD_LAYER];
     d->flow++;
     for (int end = 0; end < 2; end++) {

@@ -52,9 +52,9 @@ rows_agree() {
     diff table drawn
 }
 
-# No arrow goes back in time; each ends within a slice of its phase, and begins before the end of one.
+# No arrow goes back in time; each ends within a slice of its phase, and begins within a slice of the sender.
 arrows() {
-    jq -e '([.traceEvents[] | select(.ph == "X" and (.name == "wait" or .name == "dispatch" or .name == "combine"))]) as $slices
+    jq -e '([.traceEvents[] | select(.ph == "X" and .args.layer != null)]) as $slices
            | [.traceEvents[] | select(.ph == "s" or .ph == "f")] | group_by(.id) | map(
                (map(select(.ph == "s"))[0]) as $s | (map(select(.ph == "f"))[0]) as $f
                | $f.ts >= $s.ts and ($slices | any(.pid == $s.pid and .ts <= $s.ts and $s.ts <= .ts + .dur + 0.002)
