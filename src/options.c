@@ -92,8 +92,9 @@ static bool unknown_option(const em_option_list *list, const em_command *command
     for (int i = 0; i < list->count; i++) names[i] = em_options_name(list, i);
     snprintf(typed, sizeof typed, "%.*s", (int)strcspn(word, "="), word);
     const char *bare = typed + strspn(typed, "-"), *nearest = NULL;
-    for (int i = 0; !nearest && *bare && i < list->count; i++) /* a beginning of several names */
-        if (strncmp(names[i], bare, strlen(bare)) == 0) nearest = names[i];
+    for (int i = 0; *bare && i < list->count; i++) /* a beginning of several names: the shortest */
+        if (strncmp(names[i], bare, strlen(bare)) == 0 && (!nearest || strlen(names[i]) < strlen(nearest)))
+            nearest = names[i];
     if (!nearest) nearest = em_nearest(bare, names, list->count);
     if (nearest)
         return em_fail(status, EM_USAGE, "%s: unknown option %s; the nearest is --%s", command->name, typed, nearest);
