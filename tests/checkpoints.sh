@@ -90,17 +90,26 @@ wait_for() {
     done
 }
 
-# start RANKS ARGUMENT...: in the background; ranks' pids in pid.*, mpirun's in $mpi.
+# start RANKS ARGUMENT...: in the background; ranks' pids in pid.*, mpirun's in $mpi. What the run before it said is gone
+# before the shell goes on: else that may be taken for this run's word.
 start() {
     rm -f pid.* s.h5 sc.h5
+    : >s.out
+    : >s.err
     mpirun -n "$1" bash note-pid.sh "$program" run "${long[@]}" --threads 1 --trace s.h5 --checkpoint sc.h5 "${@:2}" >s.out 2>s.err </dev/null &
     mpi=$!
 }
 
+# await_end: mpirun's exit code in $status; one that does not end in a minute is killed.
+await_end() {
+    timeout 60 tail --pid="$mpi" -f /dev/null || kill -KILL "$mpi" 2>/dev/null
+    wait "$mpi" 2>/dev/null
+    status=$?
+}
+
 # ended WHAT: it must stop well; then it goes on on 2 ranks.
 ended() {
-    wait "$mpi"
-    status=$?
+    await_end
     checks=$((checks + 1))
     if [ "$status" != 0 ] || ! grep -q '^stopped: ' s.out; then
         fail "$1" 'exit code 0, and stopped' "$status: $(cat s.out s.err)"
@@ -147,7 +156,7 @@ for victim in 1 0; do
     if wait_for "rank $victim killed" grep -q '^checkpoint: sc.h5 after' s.err; then
         sleep 0.05
         kill -KILL "$(cat pid.$victim)" 2>/dev/null
-        wait "$mpi" 2>/dev/null
+        await_end
         well mpirun -n 4 "$program" run --resume sc.h5
         cp "$logs/out" s.out
         same_as_whole "rank $victim of 3 killed, and the run went on" s.out s.h5
