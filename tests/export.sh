@@ -53,6 +53,10 @@ refuse 66 'nowhere.h5' -- export nowhere.h5
 ranks='1 4' refuse 73 'again.json' 'is there already' -- export whole.h5 -o again.json
 refuse 73 'folder/x.csv' -- export whole.h5 -o folder/x.csv
 refuse 73 'would replace the trace' -- export whole.h5 -o ./whole.h5 --force
+# shellcheck disable=SC2016 # the inner shell's words
+refused 73 limited.csv 'cannot be written' -- bash -c 'ulimit -f 1; exec "$0" "$@"' "$program" export whole.h5 routing -o limited.csv
+well "$program" export whole.h5 counts -o counts
+well "$program" export whole.h5 counts -o counts --force
 if [ -w /dev/full ]; then
     checks=$((checks + 1))
     "$program" export whole.h5 >/dev/full 2>"$logs/err"
