@@ -113,16 +113,29 @@ void em_table_text(em_table *table, const char *text)
     add_cell(table, text, NULL);
 }
 
+/* shown: as the eye gets it. */
+static void add_number(em_table *table, const char *shown, double value)
+{
+    char raw[40];
+    snprintf(raw, sizeof raw, "%.9g", value); /* a float32 reads back as itself */
+    if (isfinite(value))
+        add_cell(table, shown, raw);
+    else
+        em_table_none(table);
+}
+
 void em_table_real(em_table *table, int digits, double value)
 {
-    char shown[40], raw[40];
-    if (!isfinite(value)) {
-        em_table_none(table);
-        return;
-    }
+    char shown[40];
     snprintf(shown, sizeof shown, "%.*g", digits, value);
-    snprintf(raw, sizeof raw, "%.9g", value); /* a float32 reads back as itself */
-    add_cell(table, shown, raw);
+    add_number(table, shown, value);
+}
+
+void em_table_seconds(em_table *table, double seconds)
+{
+    char shown[40];
+    snprintf(shown, sizeof shown, "%.3f", seconds * 1e3);
+    add_number(table, shown, seconds);
 }
 
 void em_table_whole(em_table *table, int64_t value)

@@ -20,6 +20,8 @@ void em_table_text(em_table *table, const char *text);
 /* A number: for the eye in so many digits. One that is not finite is absent. */
 void em_table_real(em_table *table, int digits, double value);
 void em_table_whole(em_table *table, int64_t value);
+/* Seconds: for the eye as milliseconds, with as many decimals in every row. */
+void em_table_seconds(em_table *table, double seconds);
 /* For the eye "1.5 MB", for programs the number. */
 void em_table_bytes(em_table *table, int64_t bytes);
 /* Absent: for the eye "-", in CSV nothing, in JSON null. */

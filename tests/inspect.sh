@@ -42,7 +42,8 @@ subjects() {
     told neurons "$1" "$1" 20 -- neurons
 }
 
-# ---- traces and weights of every kind ----
+# ---- traces and weights of every kind, of ranks that share a host and of one on another ----
+export EXPERTMESH_RANKS_PER_HOST=2
 for kind in mlp glu; do
     for storage in f32 bf16 int8; do
         name=$kind-$storage
