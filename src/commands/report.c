@@ -6,6 +6,7 @@
 
 static const em_option options[] = {
     {"output", "PAGE.html", "the page to write", 'o'},
+    {"layer", "N", "colour the text by the experts of this layer; in the page one may choose another (the first)", 0},
     {"force", NULL, "replace it if it is there", 0},
     {NULL, NULL, NULL, 0},
 };
@@ -21,10 +22,15 @@ static void make_page(const em_call *call, const char *path, em_status *status)
 {
     em_figures figures[EM_MOST_RUNS];
     em_runs runs = {.figures = figures};
-    for (; runs.count < call->num_arguments; runs.count++)
-        if (!em_figures_open(&figures[runs.count], call->argument[runs.count], em_report_room(call->num_arguments),
-                             status))
-            break;
+    int64_t layer;
+    if (!em_option_whole(call, "layer", 0, INT64_MAX, -1, &layer, status)) return;
+    while (status->code == EM_OK && runs.count < call->num_arguments) {
+        em_figures *one = &figures[runs.count];
+        int64_t room = em_report_room(call->num_arguments);
+        if (!em_figures_open(one, call->argument[runs.count], room, status)) break;
+        runs.count++;
+        if (layer >= 0) em_view_find_layer(&one->view, layer, "--layer", &one->text_layer, status);
+    }
     if (status->code == EM_OK) em_outfile_write(path, fill_page, &runs, status);
     for (int i = 0; i < runs.count; i++) em_figures_close(&figures[i]);
 }

@@ -95,10 +95,10 @@ static char *say_balance(const em_figures *f)
         most = over;
         at = i;
     }
-    return em_text(
-        "largest over mean load %.3g in the mean of layers, %.3g at most (layer %lld); %lld times an expert had "
-        "no token in a layer",
-        sum / (double)f->L, most, (long long)f->view.layer[at], (long long)unused);
+    return em_text("largest over mean load %.3g in the mean of layers, %.3g at most (layer %lld); experts without a "
+                   "token, over all "
+                   "layers: %lld",
+                   sum / (double)f->L, most, (long long)f->view.layer[at], (long long)unused);
 }
 
 static char *say_exchange(const em_figures *f)
