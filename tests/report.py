@@ -212,6 +212,10 @@ def check_look(page, what, traces):
         check(picture["width"] > 300 and picture["height"] > 60, f"{name} is {picture['width']} x {picture['height']}")
         check(not picture["clipped"], f"{name}: clipped:", picture["clipped"][:3])
         check(picture["letters"] > 10, f"{name}: letters of {picture['letters']} pixels")
+    broken = page.ask("""[...document.querySelectorAll('.summary th')].filter(name => {const words = document.createRange();
+        words.selectNodeContents(name); return words.getClientRects().length > 1 && !name.textContent.includes(' ')}).map(
+        name => name.textContent)""")
+    check(not broken, f"{what}: names of the summary broken within a word:", broken)
     contrast, where = page.ask(CONTRAST)
     check(contrast >= 4.4, f"{what}: words with a contrast of {contrast:.2f}: {where}")
 
@@ -287,7 +291,7 @@ def check_page(browser, html, layer, traces):
                 if width == 1280 and scripts != dark:
                     check_numbers(page, what, scripts, layer, traces)
                 page.close()
-    page = browser.open(html, dark=True, paper=True)
+    page = browser.open(html, width=718, dark=True, paper=True)  # A4 with margins of 10 mm
     check_look(page, "on paper", traces)
     page.close()
 
