@@ -4,6 +4,7 @@
 # shellcheck source=tests/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh" "$@"
 need jq h5dump
+python_with h5py
 
 # values TRACE DATASET: numbers or words, all of them, a line each.
 values() { h5dump -m %.17g -y -w 1 -d "/$2" "$1" | awk '/DATA \{/ { on = 1; next } /}/ && on { exit } on { gsub(/[ ",]/, "") } on && $0 != ""'; }
@@ -80,6 +81,10 @@ for case in '1' '3' '3 --layout contiguous' '4 --prefill-chunk 7' '3 --layout ma
     check "$case: nesting" 'slices lie in each other' nested t.json
     check "$case: seconds" 'those of phase_seconds' seconds_agree "$layers" "$ranks"
     check "$case: rows" 'dispatch_rows and expert_load' rows_agree "$ranks"
+    within=$(values t.h5 clock_error | awk '$1 > most { most = $1 } END { printf "%.3f", 2e6 * most }')
+    # shellcheck disable=SC2016 # jq's words
+    check "$case: clocks" "said to agree within $within us" jq -e --arg us "$within" \
+        '.otherData.times_of_two_ranks_agree_within_us == $us' t.json
     check "$case: arrows" 'forward in time, from slice to slice' arrows t.json
 done
 
@@ -92,6 +97,13 @@ well mpirun -n 2 "$program" run "${model[@]}" --tokens '1 2 3' --trace part.h5 -
 well "$program" timeline part.h5 -o unrouted.json
 check 'a trace without expert_indices' 'says that flows are missing, and why' grep -q 'expert_indices was not recorded' "$logs/out"
 check 'a trace without expert_indices' 'slices all the same' nested unrouted.json
+
+# ---- a run that was killed ----
+"$python" -c 'import h5py; h5py.File("whole.h5", "r+").attrs["complete"] = 0'
+well "$program" timeline whole.h5 -o killed.json
+check 'a trace that is not complete' 'said so on standard output' grep -q 'how far its clocks agree is not written yet' "$logs/out"
+check 'a trace that is not complete' 'and in the file' jq -e '.otherData[] | startswith("unknown")' killed.json
+check 'a trace that is not complete' 'slices all the same' nested killed.json
 
 # ---- what is wrong ----
 well "$program" run "${model[@]}" --tokens '1 2 3' --trace plain.h5 --trace-only logits

@@ -63,7 +63,7 @@ static void tell(const char *path, const em_timeline_result *result)
            (long long)result->steps, (long long)result->slices, (long long)result->flows);
     if (result->lacks) printf("no flows and no counters: %s\n", result->lacks);
     if (result->error >= 0)
-        printf("times of two ranks may be off by %.1f microseconds\n", 2 * result->error * 1e6);
+        printf("times of two ranks may be off by %.1f microseconds\n", result->error * 1e6);
     else
         printf("the run is not complete: how far its clocks agree is not written yet\n");
 }
