@@ -270,7 +270,12 @@ damaged narrow 'del file["ffn_hidden"]; file["ffn_hidden"] = numpy.zeros((3, 28,
 damaged type 'a = file["resid_pre"][...]; del file["resid_pre"]; file["resid_pre"] = a.astype("f8")' '/resid_pre is stored as float64, but must be float32'
 damaged ranks 'file.attrs["num_ranks"] = 4' '/dispatch_rows has shape [3, 3, 3], but must be [3, 4, 4]'
 damaged experts 'file["expert_indices"][1, 4, 0] = 5' 'expert_indices of layer 1 has 5' '0 to 4'
+damaged load 'file["expert_load"][1, 2] = -7' 'expert_load of layer 1 has -7' 'damaged'
 damaged virtual 'del file["resid_pre"]; l = h5py.VirtualLayout((3, 28, 48), "f4"); l[:] = h5py.VirtualSource("x.h5", "y", (3, 28, 48)); file.create_virtual_dataset("resid_pre", l)' '/resid_pre is a virtual dataset'
+cp glu-f32.h5 seconds.h5
+"$python" -c 'import h5py; f = h5py.File("seconds.h5", "r+"); f["phase_seconds"][2, 1, 3] = float("nan"); f["dispatch_rows"][0, 1, 1] = -1'
+refuse 65 seconds.h5 'phase_seconds of layer 2 has nan' -- inspect seconds.h5 exchange --table phases
+refuse 65 seconds.h5 'dispatch_rows of layer 0 has -1' -- inspect seconds.h5 exchange
 head -c 20000 glu-f32.h5 >cut.h5
 refuse 65 cut.h5 -- inspect cut.h5 experts
 printf 'no file of this kind' >text.h5

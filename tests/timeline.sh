@@ -105,7 +105,33 @@ check 'a trace that is not complete' 'said so on standard output' grep -q 'how f
 check 'a trace that is not complete' 'and in the file' jq -e '.otherData[] | startswith("unknown")' killed.json
 check 'a trace that is not complete' 'slices all the same' nested killed.json
 
+# ---- a trace of another program, or damaged ----
+cp whole.h5 names.h5
+"$python" -c 'import h5py; f = h5py.File("names.h5", "r+"); f["phase"][2] = b"\\ \"x\"\n"'
+well "$program" timeline names.h5 -o names.json
+check 'a phase with another name' 'that name' jq -e '[.traceEvents[].name] | any(. == "\\ \"x\"\n")' names.json
+# damaged WORDS CHANGE
+damaged() {
+    cp whole.h5 damaged.h5
+    "$python" -c "import h5py, numpy
+with h5py.File('damaged.h5', 'r+') as file:
+    event = file['events'][0, 1]
+    $2
+    file['events'][0, 1] = event" || fail "$2" 'a damaged file' 'none'
+    refuse 65 damaged.h5 "$1" -- timeline damaged.h5 -o new.json
+}
+damaged 'events[0, 1, 3] is no event' 'event[3, 2] = 99'
+damaged 'events[0, 1, 3] is no event' 'event[3, 3] = 1e9'
+damaged 'events[0, 1, 3] is no event' 'event[3, 4] = numpy.nan'
+damaged 'events[0, 1, 3] is no event' 'event[3, 0] = event[3, 1] + 1'
+ranks=1
+damaged 'step_rows[0] is -5' 'file["step_rows"][0] = -5'
+damaged 'step_rows[1] is 4611686018427387904' 'file["step_rows"][1] = 2 ** 62'
+damaged 'expert_indices of layer 0 has 8' 'file["expert_indices"][0, 2, 0] = 8'
+damaged 'not JSON' 'file.attrs["layout"] = "{"'
+
 # ---- what is wrong ----
+ranks='1 4'
 well "$program" run "${model[@]}" --tokens '1 2 3' --trace plain.h5 --trace-only logits
 well "$program" init --preset tiny -o w.h5
 echo hello >text.h5

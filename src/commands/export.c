@@ -3,7 +3,7 @@
 
 #include "../book.h"
 #include "../outfile.h"
-#include "expertmesh/view.h"
+#include "expertmesh/analysis.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -75,6 +75,7 @@ static bool read_piece(const em_view *view, piece *p, em_status *status)
            em_view_read(view, EM_SEQUENCE, 0, p->first, p->count, p->sequence, status) &&
            em_view_read(view, EM_POSITION, 0, p->first, p->count, p->position, status) &&
            em_view_read(view, EM_EXPERT_INDICES, p->layer, p->first, p->count, p->expert, status) &&
+           em_analysis_check_choices(view, p->layer, p->expert, p->count * view->config.num_selected_experts, status) &&
            (!p->weight || em_view_read(view, EM_EXPERT_WEIGHTS, p->layer, p->first, p->count, p->weight, status));
 }
 
