@@ -132,10 +132,8 @@ static void print_objects(const em_table *table, FILE *out)
 /* Characters of several bytes take one place each; what a terminal would obey, and bytes that are no text, are spelled. */
 static void a_table_shows_every_byte_in_line(void)
 {
-    static const char *const word[] = {"\xe2\x96\x81neuron", "a\nb\tc", "\x1b[31m",
-                                       "\xc2\x9b"
-                                       "1m",
-                                       "\xff\xc3"};
+    static const char csi[] = {'\xc2', '\x9b', '1', 'm', '\0'};
+    const char *const word[] = {"\xe2\x96\x81neuron", "a\nb\tc", "\x1b[31m", csi, "\xff\xc3"};
     char *text = table_of(word, 5, em_table_print);
     CU_ASSERT_STRING_EQUAL(text, "word        n\n"
                                  "----------  -\n"
