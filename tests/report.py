@@ -288,6 +288,8 @@ def check_page(browser, html, layer, traces):
                 what = f"{html}, {width} pixels, {'dark' if dark else 'light'}, {'with' if scripts else 'without'} scripts"
                 page = browser.open(html, width=width, dark=dark, scripts=scripts)
                 check_look(page, what, traces)
+                if scripts and dark == (width < 1280):  # for people to look at
+                    page.screenshot(f"{html.removesuffix('.html')}-{width}.png")
                 if width == 1280 and scripts != dark:
                     check_numbers(page, what, scripts, layer, traces)
                 page.close()

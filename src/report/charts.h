@@ -58,7 +58,6 @@ typedef struct em_lines {
     double most; /* the upper end of the y axis, at least; it begins at 0 */
 } em_lines;
 void em_lines_draw(em_page *page, const em_lines *lines);
-double em_lines_most(const em_lines *lines);
 
 /* A fill of an area: a colour, and hatched or not. */
 typedef enum em_hatch { EM_PLAIN, EM_RISING, EM_FALLING, EM_HOLLOW } em_hatch;

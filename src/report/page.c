@@ -14,11 +14,12 @@ void em_page_put(em_page *page, const char *format, ...)
     va_end(args);
 }
 
-void em_page_bytes(em_page *page, const char *text, int64_t length)
+void em_page_text(em_page *page, const char *text)
 {
-    for (int64_t i = 0; i < length;) {
+    size_t length = strlen(text);
+    for (size_t i = 0; i < length;) {
         const char *at = text + i;
-        int bytes = em_utf8_character(at, (size_t)(length - i));
+        int bytes = em_utf8_character(at, length - i);
         if (*at == '<')
             fputs("&lt;", page->out);
         else if (*at == '>')
@@ -33,13 +34,8 @@ void em_page_bytes(em_page *page, const char *text, int64_t length)
             fputs("\xef\xbf\xbd", page->out);
         else
             fwrite(at, 1, (size_t)bytes, page->out);
-        i += bytes > 0 ? bytes : 1;
+        i += bytes > 0 ? (size_t)bytes : 1;
     }
-}
-
-void em_page_text(em_page *page, const char *text)
-{
-    em_page_bytes(page, text, (int64_t)strlen(text));
 }
 
 const char *em_number(double value, em_number_text buffer)
