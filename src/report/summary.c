@@ -17,6 +17,7 @@ static char *say_state(const em_figures *f)
 {
     const em_view *v = &f->view;
     if (v->complete) return em_text("complete");
+    if (v->step_tokens == 0) return em_text("not complete: %lld tokens are whole", (long long)v->tokens_done);
     return em_text("not complete: %lld tokens are whole, and %lld more in the first %lld layers",
                    (long long)v->tokens_done, (long long)v->step_tokens, (long long)v->layers_done);
 }
