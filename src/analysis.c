@@ -47,18 +47,25 @@ int64_t em_row_bytes(const em_view *view)
 
 /* ---- choices ---- */
 
+bool em_analysis_check_choices(const em_view *view, int64_t layer, const int32_t *expert, int64_t count,
+                               em_status *status)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (expert[i] < 0 || expert[i] >= view->config.num_experts)
+            return em_fail(status, EM_BAD_DATA, "%s: expert_indices of layer %lld has %d, but experts are 0 to %lld",
+                           em_view_path(view), (long long)view->layer[layer], expert[i],
+                           (long long)view->config.num_experts - 1);
+    return true;
+}
+
 /* expert [tokens, S] of a layer, checked; NULL on failure. Freed with free. */
 static int32_t *read_choices(const em_view *view, int64_t layer, em_status *status)
 {
     int64_t count = em_view_tokens(view, layer) * view->config.num_selected_experts;
     int32_t *expert = em_alloc(count, sizeof *expert);
-    bool good = em_view_read(view, EM_EXPERT_INDICES, layer, 0, em_view_tokens(view, layer), expert, status);
-    for (int64_t i = 0; good && i < count; i++)
-        if (expert[i] < 0 || expert[i] >= view->config.num_experts)
-            good = em_fail(status, EM_BAD_DATA, "%s: expert_indices of layer %lld has %d, but experts are 0 to %lld",
-                           em_view_path(view), (long long)view->layer[layer], expert[i],
-                           (long long)view->config.num_experts - 1);
-    if (good) return expert;
+    if (em_view_read(view, EM_EXPERT_INDICES, layer, 0, em_view_tokens(view, layer), expert, status) &&
+        em_analysis_check_choices(view, layer, expert, count, status))
+        return expert;
     free(expert);
     return NULL;
 }

@@ -100,6 +100,8 @@ static void print_words(const em_book *book, FILE *out)
         fprintf(out, "%s%s: %s\n", i > 0 ? "\n" : "", p->name, p->title);
         if (rows > EM_BOOK_LONG && !book->only)
             fprintf(out, "(%lld rows; --table %s prints them, -o csv or json writes them)\n", rows, p->name);
+        else if (rows == 0)
+            fprintf(out, "(none)\n");
         else
             em_table_print(p->table, out);
     }

@@ -1,6 +1,7 @@
 #include "table.h"
 
 #include "expertmesh/base.h"
+#include "utf8.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -50,6 +51,40 @@ static int64_t add_text(em_table *table, const char *text)
     return begin;
 }
 
+/* Would a terminal obey it, or begin a line? Controls, also those of two bytes (U+0080 to U+009F). */
+static bool is_control(const char *at, int bytes)
+{
+    unsigned char first = (unsigned char)at[0], second = bytes == 2 ? (unsigned char)at[1] : 0xff;
+    return first < ' ' || first == 0x7f || (first == 0xc2 && second < 0xa0);
+}
+
+/* "\n", "\t" or "\x1b", for a byte that is not shown as it is. Returns how many letters. */
+static size_t spell_byte(char byte, char letters[5])
+{
+    if (byte == '\n' || byte == '\t') return (size_t)snprintf(letters, 5, "\\%c", byte == '\n' ? 'n' : 't');
+    return (size_t)snprintf(letters, 5, "\\x%02x", (unsigned char)byte);
+}
+
+/* A text as it is shown: of what is a control, or no character, the bytes. */
+static int64_t add_shown(em_table *table, const char *text)
+{
+    size_t length = strlen(text), used = 0;
+    char *shown = em_alloc(4 * (int64_t)length + 1, 1);
+    for (size_t i = 0; i < length;) {
+        int bytes = em_utf8_character(text + i, length - i);
+        size_t count = bytes > 0 ? (size_t)bytes : 1;
+        bool plain = bytes > 0 && !is_control(text + i, bytes);
+        if (plain) memcpy(shown + used, text + i, count);
+        if (plain) used += count;
+        for (size_t k = 0; !plain && k < count; k++) used += spell_byte(text[i + k], shown + used);
+        i += count;
+    }
+    shown[used] = '\0';
+    int64_t begin = add_text(table, shown);
+    free(shown);
+    return begin;
+}
+
 /* raw: NULL: the same as is shown. */
 static void add_cell(em_table *table, const char *shown, const char *raw)
 {
@@ -58,8 +93,9 @@ static void add_cell(em_table *table, const char *shown, const char *raw)
         table->cells = em_grow(table->cells, table->count, room, sizeof *table->cells);
         table->room = room;
     }
-    int64_t begin = add_text(table, shown);
-    table->cells[table->count++] = (cell){begin, raw ? add_text(table, raw) : begin};
+    int64_t begin = add_shown(table, shown);
+    bool same = !raw && strcmp(table->text + begin, shown) == 0;
+    table->cells[table->count++] = (cell){begin, same ? begin : add_text(table, raw ? raw : shown)};
 }
 
 void em_table_cell(em_table *table, const char *format, ...)
@@ -77,16 +113,29 @@ void em_table_text(em_table *table, const char *text)
     add_cell(table, text, NULL);
 }
 
+/* shown: as the eye gets it. */
+static void add_number(em_table *table, const char *shown, double value)
+{
+    char raw[40];
+    snprintf(raw, sizeof raw, "%.9g", value); /* a float32 reads back as itself */
+    if (isfinite(value))
+        add_cell(table, shown, raw);
+    else
+        em_table_none(table);
+}
+
 void em_table_real(em_table *table, int digits, double value)
 {
-    char shown[40], raw[40];
-    if (!isfinite(value)) {
-        em_table_none(table);
-        return;
-    }
+    char shown[40];
     snprintf(shown, sizeof shown, "%.*g", digits, value);
-    snprintf(raw, sizeof raw, "%.9g", value); /* a float32 reads back as itself */
-    add_cell(table, shown, raw);
+    add_number(table, shown, value);
+}
+
+void em_table_seconds(em_table *table, double seconds)
+{
+    char shown[40];
+    snprintf(shown, sizeof shown, "%.3f", seconds * 1e3);
+    add_number(table, shown, seconds);
 }
 
 void em_table_whole(em_table *table, int64_t value)
@@ -124,11 +173,19 @@ static const char *raw(const em_table *table, int64_t i)
 
 /* ---- for the eye ---- */
 
+/* Places that a text takes: its characters, not its bytes. */
+static int width_of(const char *text)
+{
+    int width = 0;
+    for (const char *c = text; *c; c++) width += (*c & 0xc0) != 0x80;
+    return width;
+}
+
 static void measure(const em_table *table, int *width)
 {
     for (int c = 0; c < table->columns; c++) width[c] = 0;
     for (int64_t i = 0; i < table->count; i++) {
-        int length = (int)strlen(shown(table, i)), *widest = &width[i % table->columns];
+        int length = width_of(shown(table, i)), *widest = &width[i % table->columns];
         *widest = length > *widest ? length : *widest;
     }
 }
@@ -151,11 +208,10 @@ void em_table_print(const em_table *table, FILE *out)
     for (int64_t i = 0; i < table->count; i++) {
         int c = (int)(i % table->columns), last = c + 1 == table->columns;
         if (i == table->columns) print_rule(table, width, out);
-        if (table->sides[c] == 'r')
-            fprintf(out, "%*s", width[c], shown(table, i));
-        else
-            fprintf(out, "%-*s", last ? 0 : width[c], shown(table, i));
-        fputs(last ? "\n" : "  ", out);
+        int blanks = width[c] - width_of(shown(table, i));
+        bool right = table->sides[c] == 'r';
+        fprintf(out, "%*s%s%*s%s", right ? blanks : 0, "", shown(table, i), right || last ? 0 : blanks, "",
+                last ? "\n" : "  ");
     }
     free(width);
 }
@@ -198,14 +254,19 @@ void em_table_csv(const em_table *table, FILE *out)
 
 void em_json_text(const char *text, FILE *out)
 {
+    size_t length = strlen(text);
     fputc('"', out);
-    for (const char *c = text; *c; c++) {
-        if (*c == '"' || *c == '\\')
-            fprintf(out, "\\%c", *c);
-        else if ((unsigned char)*c < ' ')
-            fprintf(out, "\\u%04x", (unsigned)*c);
+    for (size_t i = 0; i < length;) {
+        int bytes = em_utf8_character(text + i, length - i);
+        if (bytes <= 0)
+            fputs("\\ufffd", out); /* JSON is UTF-8 (RFC 8259) */
+        else if (text[i] == '"' || text[i] == '\\')
+            fprintf(out, "\\%c", text[i]);
+        else if ((unsigned char)text[i] < ' ')
+            fprintf(out, "\\u%04x", (unsigned)text[i]);
         else
-            fputc(*c, out);
+            fwrite(text + i, 1, (size_t)bytes, out);
+        i += bytes > 0 ? (size_t)bytes : 1;
     }
     fputc('"', out);
 }

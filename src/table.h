@@ -13,13 +13,15 @@ typedef struct em_table em_table;
 em_table *em_table_new(int columns, const char *sides);
 void em_table_free(em_table *table);
 
-/* Add the next cell, row by row; the first row is the heading. */
+/* Add the next cell, row by row; the first row is the heading. What a terminal would obey is shown as \n, \t or \xHH. */
 void em_table_cell(em_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A text of any length. */
 void em_table_text(em_table *table, const char *text);
 /* A number: for the eye in so many digits. One that is not finite is absent. */
 void em_table_real(em_table *table, int digits, double value);
 void em_table_whole(em_table *table, int64_t value);
+/* Seconds: for the eye as milliseconds, with as many decimals in every row. */
+void em_table_seconds(em_table *table, double seconds);
 /* For the eye "1.5 MB", for programs the number. */
 void em_table_bytes(em_table *table, int64_t bytes);
 /* Absent: for the eye "-", in CSV nothing, in JSON null. */
@@ -38,7 +40,7 @@ void em_table_csv(const em_table *table, FILE *out);
  * words are strings, of numbers numbers. */
 void em_table_json(const em_table *table, const char *indent, FILE *out);
 
-/* Text as a JSON string, with its quotes. */
+/* Text as a JSON string, with its quotes; bytes that are not UTF-8 as U+FFFD. */
 void em_json_text(const char *text, FILE *out);
 
 #endif

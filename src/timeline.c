@@ -1,5 +1,8 @@
 #include "timeline.h"
 
+#include "table.h"
+
+#include "expertmesh/analysis.h"
 #include "expertmesh/layout.h"
 #include "expertmesh/profile.h"
 
@@ -16,6 +19,7 @@ typedef struct drawing {
     em_timeline_result *result;
     em_layout layout;
     bool flows;      /* can they be told? */
+    char **phase;    /* [num_phases] their names as JSON, without quotes around */
     double *drift;   /* [P] how much a rank's clock gains in a second */
     double *events;  /* [P, num_events, EM_NUM_FIELDS] of the step at hand */
     int64_t *rows;   /* [P, P] dispatched in the step and layer at hand, from row to column */
@@ -82,7 +86,7 @@ static bool shows(const drawing *d, int64_t layer)
 static void draw_phase(drawing *d, int rank, const double *event)
 {
     int64_t layer = (int64_t)event[EM_FIELD_LAYER], rows = (int64_t)event[EM_FIELD_ROWS];
-    begin_slice(d, rank, d->view->phase[(int)event[EM_FIELD_PHASE]], event[EM_FIELD_BEGIN], event[EM_FIELD_END]);
+    begin_slice(d, rank, d->phase[(int)event[EM_FIELD_PHASE]], event[EM_FIELD_BEGIN], event[EM_FIELD_END]);
     gzprintf(d->file, ",\"args\":{\"layer\":%lld,\"rows\":%lld,\"bytes\":%lld}}", (long long)layer, (long long)rows,
              (long long)(rows * d->view->config.emb_size * (int64_t)sizeof(float)));
 }
@@ -193,15 +197,6 @@ static void draw_load(drawing *d, int64_t layer)
     gzprintf(d->file, "}}");
 }
 
-static bool check_choices(const drawing *d, int64_t count, em_status *status)
-{
-    for (int64_t i = 0; i < count; i++)
-        if (d->chosen[i] < 0 || d->chosen[i] >= d->view->config.num_experts)
-            return em_fail(status, EM_BAD_DATA, "%s: expert_indices has an expert %d, but there are %lld",
-                           em_view_path(d->view), d->chosen[i], (long long)d->view->config.num_experts);
-    return true;
-}
-
 /* The recorded layers of a step whose tokens are [first, first + tokens). */
 static bool draw_exchanges(drawing *d, int64_t first, int64_t tokens, em_status *status)
 {
@@ -212,7 +207,7 @@ static bool draw_exchanges(drawing *d, int64_t first, int64_t tokens, em_status 
         int64_t layer = d->view->layer[place];
         if (!shows(d, layer)) continue;
         good = em_view_read(d->view, EM_EXPERT_INDICES, place, first, tokens, d->chosen, status) &&
-               check_choices(d, tokens * S, status);
+               em_analysis_check_choices(d->view, place, d->chosen, tokens * S, status);
         if (!good) break;
         count_rows(d, first, tokens);
         draw_flows(d, layer);
@@ -275,7 +270,7 @@ static bool read_clocks(drawing *d, const int64_t *step_rows, em_status *status)
                                        read_length(d, step_rows, &length, status));
     for (int r = 0; good && d->view->complete && r < P; r++) {
         d->drift[r] = length > 0 && fabs(d->drift[r]) > 2 * error[r] ? d->drift[r] / length : 0;
-        if (error[r] > d->result->error) d->result->error = error[r];
+        d->result->error = fmax(d->result->error, 2 * error[r]); /* each within its own of rank 0's */
     }
     free(error);
     return good;
@@ -300,13 +295,25 @@ static bool read_layout(drawing *d, em_status *status)
     return status->code == EM_OK;
 }
 
+static bool read_steps(const drawing *d, int64_t *step_rows, em_status *status)
+{
+    if (!em_view_read_list(d->view, EM_STEP_ROWS, step_rows, status)) return false;
+    for (int64_t step = 0; step < d->view->num_steps; step++)
+        if (step_rows[step] < 0 || step_rows[step] > INT32_MAX)
+            return em_fail(status, EM_BAD_DATA, "%s: step_rows[%lld] is %lld, which no run counts: the file is damaged",
+                           em_view_path(d->view), (long long)step, (long long)step_rows[step]);
+    return true;
+}
+
 static bool draw(drawing *d, em_status *status)
 {
     int64_t first = 0, *step_rows = em_alloc(d->view->num_steps, sizeof *step_rows);
-    bool good = em_view_read_list(d->view, EM_STEP_ROWS, step_rows, status) && read_clocks(d, step_rows, status) &&
-                read_layout(d, status);
-    gzprintf(d->file, "{\"displayTimeUnit\":\"ms\",\"otherData\":{\"clock_error_us\":\"%.3f\"},\"traceEvents\":[",
-             d->result->error * 1e6);
+    bool good = read_steps(d, step_rows, status) && read_clocks(d, step_rows, status) && read_layout(d, status);
+    gzprintf(d->file, "{\"displayTimeUnit\":\"ms\",\"otherData\":{\"times_of_two_ranks_agree_within_us\":");
+    if (d->result->error >= 0)
+        gzprintf(d->file, "\"%.3f\"},\"traceEvents\":[", d->result->error * 1e6);
+    else
+        gzprintf(d->file, "\"unknown: the run is not complete\"},\"traceEvents\":[");
     for (int r = 0; good && r < d->view->num_ranks; r++) {
         char name[32];
         snprintf(name, sizeof name, "rank %d", r);
@@ -322,6 +329,20 @@ static bool draw(drawing *d, em_status *status)
     return good;
 }
 
+/* A name from the file as JSON, without its quotes. Freed with free. */
+static char *escaped(const char *name)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (!out) em_die("no memory for the name of a phase");
+    em_json_text(name, out);
+    fclose(out);
+    memmove(text, text + 1, size - 2);
+    text[size - 2] = '\0';
+    return text;
+}
+
 bool em_timeline_write(const em_view *view, const em_timeline_request *request, gzFile file, em_timeline_result *result,
                        em_status *status)
 {
@@ -329,11 +350,15 @@ bool em_timeline_write(const em_view *view, const em_timeline_request *request, 
     if (!em_view_need(view, EM_EVENTS, status)) return false;
     int64_t P = view->num_ranks;
     drawing d = {.view = view, .request = request, .file = file, .result = result};
+    d.phase = em_alloc(view->num_phases, sizeof *d.phase);
+    for (int64_t p = 0; p < view->num_phases; p++) d.phase[p] = escaped(view->phase[p]);
     d.drift = em_zeroed(P, sizeof *d.drift);
     d.events = em_alloc(P * view->num_events * EM_NUM_FIELDS, sizeof *d.events);
     d.rows = em_alloc(P * P, sizeof *d.rows);
     d.load = em_alloc(view->config.num_experts, sizeof *d.load);
     bool good = draw(&d, status);
+    for (int64_t p = 0; p < view->num_phases; p++) free(d.phase[p]);
+    free(d.phase);
     free(d.drift);
     free(d.events);
     free(d.rows);

@@ -1,6 +1,7 @@
 #include "tokenizer.h"
 
 #include "pieces.h"
+#include "utf8.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -28,32 +29,12 @@ enum { TAIL = sizeof no_blanks };
 
 /* ---- UTF-8 ---- */
 
-/* Bytes of the character that these begin with. 0: none begins so; -1: its end is missing. RFC 3629, 4. */
-static int character_at(const unsigned char *s, size_t length)
-{
-    unsigned first = s[0], least = 0x80, most = 0xbf;
-    size_t bytes = first >= 0xf0 && first <= 0xf4 ? 4 : first >> 4 == 14 ? 3 : 2;
-    if (first < 0x80) return 1;
-    if (bytes == 2 && (first < 0xc2 || first > 0xdf)) return 0;
-    if (first == 0xe0) least = 0xa0;
-    if (first == 0xed) most = 0x9f;
-    if (first == 0xf0) least = 0x90;
-    if (first == 0xf4) most = 0x8f;
-    for (size_t i = 1; i < bytes; i++) {
-        if (i == length) return -1;
-        if (s[i] < least || s[i] > most) return 0;
-        least = 0x80;
-        most = 0xbf;
-    }
-    return (int)bytes;
-}
-
 /* How many of the first bytes are whole characters. */
 static size_t valid_bytes(const char *text, size_t length)
 {
     size_t done = 0;
     while (done < length) {
-        int bytes = character_at((const unsigned char *)text + done, length - done);
+        int bytes = em_utf8_character(text + done, length - done);
         if (bytes <= 0) break;
         done += (size_t)bytes;
     }
@@ -343,7 +324,7 @@ static void hear_byte(em_speech *speech, unsigned char byte, FILE *out)
 {
     speech->held[speech->num_held++] = byte;
     while (speech->num_held > 0) {
-        int bytes = character_at(speech->held, (size_t)speech->num_held);
+        int bytes = em_utf8_character((const char *)speech->held, (size_t)speech->num_held);
         if (bytes < 0) return;
         if (bytes == 0) bytes = 1; /* no character begins so: the byte as it is */
         say(speech, speech->held, (size_t)bytes, out);

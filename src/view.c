@@ -2,6 +2,7 @@
 
 #include "expertmesh/profile.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -345,6 +346,22 @@ bool em_view_read(const em_view *view, em_quantity quantity, int64_t layer, int6
     return read_rows(view, data, first * per_token, tokens * per_token, out, status);
 }
 
+/* Counts and seconds are never below 0, in no run. layer: its place; -1: the quantity has none. */
+static bool check_counted(const em_view *view, em_quantity quantity, int64_t layer, const void *out, int64_t count,
+                          em_status *status)
+{
+    bool whole = view->data[quantity].type == EM_TYPE_INT64;
+    char where[40] = "";
+    if (layer >= 0) snprintf(where, sizeof where, " of layer %lld", (long long)view->layer[layer]);
+    for (int64_t i = 0; i < count; i++) {
+        double value = whole ? (double)((const int64_t *)out)[i] : ((const double *)out)[i];
+        if (!(value >= 0 && value < INFINITY))
+            return em_fail(status, EM_BAD_DATA, "%s: %s%s has %g, which no run counts: the file is damaged",
+                           em_view_path(view), em_quantities[quantity].name, where, value);
+    }
+    return true;
+}
+
 bool em_view_read_layer(const em_view *view, em_quantity quantity, int64_t layer, void *out, em_status *status)
 {
     const em_dataset *data = &view->data[quantity];
@@ -356,7 +373,8 @@ bool em_view_read_layer(const em_view *view, em_quantity quantity, int64_t layer
                        "%s: %s is not written: a run writes it at its end, and this trace is not complete",
                        em_view_path(view), em_quantities[quantity].name);
     int64_t rows = em_dataset_count(data) / data->dims[data->rank - 1] / (layered ? data->dims[0] : 1);
-    return read_rows(view, data, layered ? layer * rows : 0, rows, out, status);
+    return read_rows(view, data, layered ? layer * rows : 0, rows, out, status) &&
+           check_counted(view, quantity, layered ? layer : -1, out, rows * data->dims[data->rank - 1], status);
 }
 
 bool em_view_read_events(const em_view *view, int64_t step, double *out, em_status *status)

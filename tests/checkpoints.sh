@@ -145,10 +145,10 @@ fi
 # ---- by the clock ----
 start 2 --max-hours 0.0005
 ended '--max-hours'
-start 2 --checkpoint-every 0.005min
-wait_for '--checkpoint-every 0.005min' awk '/^checkpoint: / { n++ } END { exit n < 2 }' s.err
+start 2 --checkpoint-every 0.001min
+wait_for '--checkpoint-every 0.001min' awk '/^checkpoint: / { n++ } END { exit n < 2 }' s.err
 kill -USR2 "$mpi"
-ended '--checkpoint-every 0.005min'
+ended '--checkpoint-every 0.001min'
 
 # ---- killed, with the trace ahead of the checkpoint ----
 for victim in 1 0; do

@@ -47,12 +47,20 @@ refuse 64 'what is "count"?' 'the nearest is counts' -- export whole.h5 count
 ranks=1
 refuse 64 '--format' '"xml"' -- export whole.h5 --format xml
 refuse 64 'a file name is missing' -- export
+cp whole.h5 damaged.h5
+"$python" -c 'import h5py; f = h5py.File("damaged.h5", "r+"); f["expert_indices"][1, 4, 0] = 5; f["expert_load"][0, 0] = -1'
+refuse 65 'damaged.h5' 'expert_indices of layer 2 has 5' '0 to 4' -- export damaged.h5 routing -o out.csv
+refuse 65 'damaged.h5' 'expert_load of layer 0 has -1' -- export damaged.h5 -o out.csv
 refuse 65 'none.h5' 'expert_indices was not recorded' '--trace-only' -- export none.h5 routing
 refuse 65 'none.h5' 'expert_indices was not recorded' -- export none.h5 routing -o out.csv
 refuse 66 'nowhere.h5' -- export nowhere.h5
 ranks='1 4' refuse 73 'again.json' 'is there already' -- export whole.h5 -o again.json
 refuse 73 'folder/x.csv' -- export whole.h5 -o folder/x.csv
 refuse 73 'would replace the trace' -- export whole.h5 -o ./whole.h5 --force
+# shellcheck disable=SC2016 # the inner shell's words
+refused 73 limited.csv 'cannot be written' -- bash -c 'ulimit -f 1; exec "$0" "$@"' "$program" export whole.h5 routing -o limited.csv
+well "$program" export whole.h5 counts -o counts
+well "$program" export whole.h5 counts -o counts --force
 if [ -w /dev/full ]; then
     checks=$((checks + 1))
     "$program" export whole.h5 >/dev/full 2>"$logs/err"

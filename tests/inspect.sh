@@ -34,15 +34,17 @@ compared() {
     check "$(wc -l <told/list) answers" 'the same figures, computed again' "$python" -W ignore "$sources/tests/inspected.py" told/list
 }
 
-# subjects TRACE TOKEN: all that a trace is asked.
+# subjects TRACE TOKEN [COPY]: all that a trace is asked; to be compared with a copy of it.
 subjects() {
-    told experts "$1" "$1" 10 -- experts
-    told exchange "$1" "$1" -- exchange
-    told token "$1" "$1" "$2" 10 -- token "$2"
-    told neurons "$1" "$1" 20 -- neurons
+    local copy=${3-$1}
+    told experts "$1" "$copy" 10 -- experts
+    told exchange "$1" "$copy" -- exchange
+    told token "$1" "$copy" "$2" 10 -- token "$2"
+    told neurons "$1" "$copy" 20 -- neurons
 }
 
-# ---- traces and weights of every kind ----
+# ---- traces and weights of every kind, of ranks that share a host and of one on another ----
+export EXPERTMESH_RANKS_PER_HOST=2
 for kind in mlp glu; do
     for storage in f32 bf16 int8; do
         name=$kind-$storage
@@ -152,6 +154,26 @@ checks=$((checks + 1))
 for words in 'phase_seconds is not written' 'of 15 tokens all is told, of the next 6 the first 2 layers'; do
     grep -q "$words" "$logs/out" || fail 'inspect growing.h5 exchange' "$words" "$(cat "$logs/out")"
 done
+
+# ---- a run at work, which holds still while it is looked at ----
+"$program" run --preset tiny --seed 5 --num-layers 3 --prompt 'a run at work' --generate 1500 --trace live.h5 >live.out 2>&1 &
+run=$!
+trap 'kill -KILL $run; clean_up' EXIT # it must not stay behind, stopped
+tokens_of() { "$program" inspect "$1" --table attributes -o csv 2>/dev/null | sed -n 's/^tokens_done,//p'; }
+until [ "$(tokens_of live.h5)" -ge 20 ] 2>/dev/null || ! kill -0 $run 2>/dev/null; do sleep 0.01; done
+kill -STOP $run
+cp live.h5 still.h5
+subjects live.h5 18 still.h5
+well "$program" report live.h5 -o live.html
+well "$program" timeline live.h5 -o live.json
+well "$program" export live.h5 routing
+check 'looking at a run at work' 'fewer than its 1,512 tokens' test "$(tokens_of still.h5)" -lt 1512
+kill -CONT $run
+wait $run
+check 'a run that was looked at' 'goes on to its end' test $? = 0
+trap clean_up EXIT
+check 'a run that was looked at' 'all its tokens' test "$(tokens_of live.h5)" = 1512
+subjects live.h5 1500
 
 # ---- csv, one table ----
 # as_csv FILE TABLE ARGUMENT...
@@ -269,7 +291,12 @@ damaged narrow 'del file["ffn_hidden"]; file["ffn_hidden"] = numpy.zeros((3, 28,
 damaged type 'a = file["resid_pre"][...]; del file["resid_pre"]; file["resid_pre"] = a.astype("f8")' '/resid_pre is stored as float64, but must be float32'
 damaged ranks 'file.attrs["num_ranks"] = 4' '/dispatch_rows has shape [3, 3, 3], but must be [3, 4, 4]'
 damaged experts 'file["expert_indices"][1, 4, 0] = 5' 'expert_indices of layer 1 has 5' '0 to 4'
+damaged load 'file["expert_load"][1, 2] = -7' 'expert_load of layer 1 has -7' 'damaged'
 damaged virtual 'del file["resid_pre"]; l = h5py.VirtualLayout((3, 28, 48), "f4"); l[:] = h5py.VirtualSource("x.h5", "y", (3, 28, 48)); file.create_virtual_dataset("resid_pre", l)' '/resid_pre is a virtual dataset'
+cp glu-f32.h5 seconds.h5
+"$python" -c 'import h5py; f = h5py.File("seconds.h5", "r+"); f["phase_seconds"][2, 1, 3] = float("nan"); f["dispatch_rows"][0, 1, 1] = -1'
+refuse 65 seconds.h5 'phase_seconds of layer 2 has nan' -- inspect seconds.h5 exchange --table phases
+refuse 65 seconds.h5 'dispatch_rows of layer 0 has -1' -- inspect seconds.h5 exchange
 head -c 20000 glu-f32.h5 >cut.h5
 refuse 65 cut.h5 -- inspect cut.h5 experts
 printf 'no file of this kind' >text.h5

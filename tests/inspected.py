@@ -149,9 +149,14 @@ def exchange(tables, trace):
             [[layer, i, j, rows[at, i, j], rows[at, i, j] * width]
              for at, layer in enumerate(trace.layers) for i in range(P) for j in range(P)])
     if not trace.complete:
-        check(not {"phases", "ranks", "layer_phases"} & set(tables), "seconds that are not written")
+        check(not {"phases", "moved", "ranks", "layer_phases"} & set(tables), "what is written at the end")
         return
     phases = [word.decode() for word in t["phase"][...]]
+    moved = [t[f"exchange_{what}"][...].sum(axis=(0, 1)) + t[f"outer_exchange_{what}"][...].sum(axis=0)
+             for what in ("rows", "bytes")]  # of each phase, inside hosts and between them
+    compare("moved", tables["moved"], "phase rows_inside bytes_inside rows_between bytes_between",
+            [[phase, *line] for phase, *line in zip(phases, *(part[:, reach] for reach in (0, 1) for part in moved))
+             if line[0] + line[2] > 0])
     kinds = [KINDS.get(phase, "compute") for phase in phases]
     every = np.concatenate([t["phase_seconds"][...], t["outer_seconds"][...][None]])  # layer, rank, phase
 
@@ -167,7 +172,7 @@ def exchange(tables, trace):
         s = every[:, r].sum(axis=0)
         by_rank.append([r] + [sum(x for x, k in zip(s, kinds) if k == kind) for kind in ("compute", "transfer", "wait", "trace")]
                        + [s.sum()])
-    compare("ranks", tables["ranks"], "rank compute transfer wait trace seconds", by_rank)
+    compare("ranks", tables["ranks"], "rank compute transfer wait trace total", by_rank)
 
 
 # ---- neurons ----

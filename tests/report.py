@@ -1,6 +1,6 @@
-"""report.py CHROMIUM PAGE.html TRACE.h5 [OTHER.h5]: a report in a browser: how it looks, and every number in it computed
-again from the trace.
+"""report.py CHROMIUM LIST: reports in a browser: how they look, and every number in them computed again from the traces.
 
+A line of LIST has a page, the layer that colours its text (or nothing: the first), and its traces, with tabs between.
 Prints what is wrong; nothing when all is well.
 """
 import json
@@ -63,7 +63,7 @@ def put_together(square, bin):
     return np.array([[np.nansum(square[i:i + bin, j:j + bin]) for j in parts] for i in parts])
 
 
-def expected_of(section, trace):
+def expected_of(section, trace, layer):
     """The cells of a section's table, without its heads; NaN where there is a dash."""
     if section == "load":
         return trace["expert_load"][...]
@@ -79,7 +79,7 @@ def expected_of(section, trace):
     if section == "text":
         order = np.lexsort((trace["position"][...], trace["sequence"][...]))
         columns = [trace[name][...][order] for name in ("token", "sequence", "position", "token_ids")]
-        return np.stack([*columns, trace["expert_indices"][0, :, 0][order]], 1)
+        return np.stack([*columns, trace["expert_indices"][trace.place(layer), :, 0][order]], 1)
     if section == "exchange":
         return trace["dispatch_rows"][...].sum(0) * 4 * json.loads(trace.attrs["config_json"])["emb_size"]
     if section == "phases":
@@ -115,6 +115,10 @@ class Trace:
         self.file = h5py.File(path, "r")
         self.attrs, self.tokens = self.file.attrs, int(self.file["tokens_done"][()])
 
+    def place(self, layer):
+        """Of a layer by its number; None: the first."""
+        return 0 if layer is None else list(self.file["layer"][...]).index(layer)
+
     def __contains__(self, name):
         return name in self.file
 
@@ -129,7 +133,7 @@ def is_there(section, trace):
             and (section not in OF_TOKENS or trace.tokens > 0))
 
 
-def check_section(page, section, run, trace):
+def check_section(page, section, run, trace, layer):
     name = f"{section} of trace {run}"
     missing = page.ask(f"document.querySelectorAll('#{section} .run')[{run}].querySelector('.missing')?.textContent")
     if not is_there(section, trace):
@@ -139,7 +143,7 @@ def check_section(page, section, run, trace):
         check(missing and all(word in missing for word in words), f"{name}: in place of the picture:", missing)
         return
     check(missing is None, f"{name}: {missing}")
-    found, expected = table(page, section, run), expected_of(section, trace)
+    found, expected = table(page, section, run), expected_of(section, trace, layer)
     if section in ("pairs", "exchange") and found.shape != expected.shape:
         expected = put_together(expected, -(-len(expected) // len(found)))
     if found.shape != expected.shape:
@@ -148,6 +152,18 @@ def check_section(page, section, run, trace):
     exact = np.issubdtype(expected.dtype, np.integer)
     same = np.array_equal(found, expected) if exact else np.allclose(found, expected, 2e-5, 1e-9, equal_nan=True)
     check(same, f"{name}: numbers\n{found[:3]}\nnot\n{expected[:3]}")
+
+
+def check_ramp(page, section):
+    """The ramp's ends are the colours of the least and the largest number of a map, or its beginning that of 0."""
+    cells = page.ask(f"""[...document.querySelectorAll('#{section} .cells path')].map(
+        cell => [parseFloat(cell.querySelector('title').textContent.split(': ').pop()), cell.getAttribute('fill')])""")
+    numbers = [number for number, _ in cells]
+    least = min(numbers, default=0) if section == "neurons" else 0
+    for number, colour in cells:
+        if number in (least, max(numbers)) and least < max(numbers):
+            expected = "#440154" if number == least else "#fde725"
+            check(colour == expected, f"{section}: the colour of {number} is {colour}, not {expected}")
 
 
 # ---- how it looks ----
@@ -175,6 +191,9 @@ CONTRAST = """(() => {
     for (const at of document.querySelectorAll('h1,h2,h3,p,th,td,summary,nav a,svg text,.text span,.legend span')) {
         const style = getComputedStyle(at), of = ratio(at instanceof SVGElement ? style.fill : style.color, behind(at));
         if (of < least[0]) least = [of, at.outerHTML.slice(0, 80)]}
+    for (const at of document.querySelectorAll('.text .u1,.text .u2,.text .u3')) {
+        const of = ratio(getComputedStyle(at).borderBottomColor, behind(at.parentElement));
+        if (of < least[0]) least = [of, 'the line below ' + at.outerHTML.slice(0, 80)]}
     return least})()"""
 
 
@@ -192,7 +211,11 @@ def check_look(page, what, traces):
         check(picture["shapes"] > 0 and picture["titled"] > 0, f"{name} is empty")
         check(picture["width"] > 300 and picture["height"] > 60, f"{name} is {picture['width']} x {picture['height']}")
         check(not picture["clipped"], f"{name}: clipped:", picture["clipped"][:3])
-        check(picture["letters"] > 8, f"{name}: letters of {picture['letters']} pixels")
+        check(picture["letters"] > 10, f"{name}: letters of {picture['letters']} pixels")
+    broken = page.ask("""[...document.querySelectorAll('.summary th')].filter(name => {const words = document.createRange();
+        words.selectNodeContents(name); return words.getClientRects().length > 1 && !name.textContent.includes(' ')}).map(
+        name => name.textContent)""")
+    check(not broken, f"{what}: names of the summary broken within a word:", broken)
     contrast, where = page.ask(CONTRAST)
     check(contrast >= 4.4, f"{what}: words with a contrast of {contrast:.2f}: {where}")
 
@@ -257,34 +280,49 @@ def check_summary(page, traces):
     check(title == " and ".join(trace.path for trace in traces) + " – Expertmesh", "title:", title)
 
 
-def main(chromium, html, *paths):
-    traces = [Trace(path) for path in paths]
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, Browser(chromium, folder) as browser:
-        for width in (1280, 400):
-            for dark in (False, True):
-                for scripts in (True, False):
-                    what = f"{width} pixels, {'dark' if dark else 'light'}, {'with' if scripts else 'without'} scripts"
-                    page = browser.open(html, width=width, dark=dark, scripts=scripts)
-                    check_look(page, what, traces)
-                    if scripts == dark:
-                        page.close()
-                        continue
-                    check_summary(page, traces)
-                    for run, trace in enumerate(traces):
-                        for section in SECTIONS:
-                            check_section(page, section, run, trace)
-                        check_text(page, run, trace)
-                    hidden = page.ask("[...document.querySelectorAll('.choice')].every(choice => choice.hidden)")
-                    check(hidden != scripts or not any(is_there("text", trace) for trace in traces),
-                          f"{what}: the choice of a layer is {'hidden' if hidden else 'shown'}")
-                    if scripts:
-                        check_hover(page)
-                        for run, trace in enumerate(traces):
-                            check_choice(page, run, trace)
-                    page.close()
-        page = browser.open(html, dark=True, paper=True)
-        check_look(page, "on paper", traces)
-        page.close()
+def check_page(browser, html, layer, traces):
+    """In two widths, light and dark, with and without scripts: all must look right. Numbers are read with scripts and without."""
+    for width in (1280, 400):
+        for dark in (False, True):
+            for scripts in (True, False):
+                what = f"{html}, {width} pixels, {'dark' if dark else 'light'}, {'with' if scripts else 'without'} scripts"
+                page = browser.open(html, width=width, dark=dark, scripts=scripts)
+                check_look(page, what, traces)
+                if scripts and dark == (width < 1280):  # for people to look at
+                    page.screenshot(f"{html.removesuffix('.html')}-{width}.png")
+                if width == 1280 and scripts != dark:
+                    check_numbers(page, what, scripts, layer, traces)
+                page.close()
+    page = browser.open(html, width=718, dark=True, paper=True)  # A4 with margins of 10 mm
+    check_look(page, "on paper", traces)
+    page.close()
+
+
+def check_numbers(page, what, scripts, layer, traces):
+    check_summary(page, traces)
+    for run, trace in enumerate(traces):
+        for section in SECTIONS:
+            check_section(page, section, run, trace, layer)
+        check_text(page, run, trace)
+    for section in ("load", "pairs", "exchange", "neurons"):
+        check_ramp(page, section)
+    hidden = page.ask("[...document.querySelectorAll('.choice')].every(choice => choice.hidden)")
+    check(hidden != scripts or not any(is_there("text", trace) for trace in traces),
+          f"{what}: the choice of a layer is {'hidden' if hidden else 'shown'}")
+    if scripts:
+        check_hover(page)
+        for run, trace in enumerate(traces):
+            check_choice(page, run, trace)
+
+
+def main(chromium, pages):
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, Browser(chromium, folder) as browser, \
+            open(pages, encoding="utf-8") as lines:
+        for line in lines:
+            html, layer, *paths = line.rstrip("\n").split("\t")
+            before = len(wrong)
+            check_page(browser, html, int(layer) if layer else None, [Trace(path) for path in paths])
+            wrong[before:] = [f"{html}: {words}" for words in wrong[before:]]
 
 
 main(*sys.argv[1:])

@@ -46,6 +46,9 @@ refuse 65 foreign.h5 format -- report foreign.h5 -o page.html
 refuse 65 weights.h5 weights -- report weights.h5 -o page.html
 refuse 65 damaged.h5 -- report damaged.h5 -o page.html
 refuse 65 short.h5 expert_load -- report whole.h5 short.h5 -o page.html
+refuse 64 --layer 'there is no layer 5' -- report whole.h5 -o page.html --layer 5
+refuse 64 --layer -- report whole.h5 -o page.html --layer x
+refuse 65 router.h5 'layer 2 was not recorded' '--trace-layers ...,2' -- report whole.h5 router.h5 -o page.html --layer 2
 refuse 73 there.html --force -- report whole.h5 -o there.html
 refuse 73 whole.h5 trace -- report whole.h5 -o whole.h5 --force
 refuse 73 none -- report whole.h5 -o none/page.html
@@ -57,7 +60,7 @@ check 'a page in place of another' 'a page' grep -q '</html>' there.html
 
 # ---- a run of 64 layers and 2,048 tokens: below 2 MB ----
 printf 'What is a neuron, and how many?!%.0s' {1..64} >long
-well mpirun -n 4 "$program" run --preset tiny --num-layers 64 --emb-size 24 --num-q-heads 2 --num-kv-heads 1 --key-size 8 \
+well mpirun -n 2 "$program" run --preset tiny --num-layers 64 --emb-size 24 --num-q-heads 2 --num-kv-heads 1 --key-size 8 \
     --ffn-size 32 --num-experts 32 --sequence-len 2048 --prompt-file long --trace long.h5
 well "$program" report long.h5 -o long.html
 well "$program" report long.h5 long.h5 -o twice.html
@@ -67,17 +70,19 @@ check 'reports of 64 layers' 'below 2 MB' bash -c '! find long.html twice.html -
 browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome) ||
     if [ "$failures" -gt 0 ]; then finish; else skip 'there is no Chromium on this machine; all else is well'; fi
 pages=0
-# page TRACE...: its report must be right.
+# page LAYER TRACE...: its report must be right, with the text coloured by that layer; '': as without --layer.
 page() {
+    local layer=$1
+    shift
     pages=$((pages + 1))
-    well "$program" report "$@" -o "page$pages.html"
-    check "a page of $*" 'what the trace holds, to be read' "$python" "$sources/tests/report.py" "$browser" \
-        "page$pages.html" "$@"
+    well "$program" report "$@" -o "page$pages.html" ${layer:+--layer "$layer"}
+    (IFS=$'\t' && printf '%s\n' "page$pages.html"$'\t'"$layer"$'\t'"$*") >>pages
 }
-page whole.h5
-page 'a <b>&".h5' grown.h5
-page router.h5 killed.h5
-page numbers.h5 part.h5
-page one.h5
-page begun.h5
+page '' whole.h5
+page 3 'a <b>&".h5' grown.h5
+page '' router.h5 killed.h5
+page 4 numbers.h5 part.h5
+page '' one.h5
+page '' begun.h5
+check "$pages pages" 'what the traces hold, to be read' "$python" "$sources/tests/report.py" "$browser" pages
 finish

@@ -2,6 +2,7 @@
 #include "suite.h"
 
 #include "bench/bench.h"
+#include "table.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -104,6 +105,58 @@ static void a_table_shows_a_dash_for_what_is_absent(void)
     free(text);
 }
 
+/* A table of one word and one number a row; print: em_table_print, em_table_csv, or em_table_json. */
+static char *table_of(const char *const *word, int count, void (*print)(const em_table *table, FILE *out))
+{
+    em_table *table = em_table_new(2, "lr");
+    char *text = NULL;
+    size_t size = 0;
+    em_table_cell(table, "word");
+    em_table_cell(table, "n");
+    for (int i = 0; i < count; i++) {
+        em_table_text(table, word[i]);
+        em_table_whole(table, i);
+    }
+    FILE *out = open_memstream(&text, &size);
+    print(table, out);
+    fclose(out);
+    em_table_free(table);
+    return text;
+}
+
+static void print_objects(const em_table *table, FILE *out)
+{
+    em_table_json(table, "", out);
+}
+
+/* Characters of several bytes take one place each; what a terminal would obey, and bytes that are no text, are spelled. */
+static void a_table_shows_every_byte_in_line(void)
+{
+    static const char csi[] = {'\xc2', '\x9b', '1', 'm', '\0'};
+    const char *const word[] = {"\xe2\x96\x81neuron", "a\nb\tc", "\x1b[31m", csi, "\xff\xc3"};
+    char *text = table_of(word, 5, em_table_print);
+    CU_ASSERT_STRING_EQUAL(text, "word        n\n"
+                                 "----------  -\n"
+                                 "\xe2\x96\x81neuron     0\n"
+                                 "a\\nb\\tc     1\n"
+                                 "\\x1b[31m    2\n"
+                                 "\\xc2\\x9b1m  3\n"
+                                 "\\xff\\xc3    4\n");
+    free(text);
+}
+
+static void programs_get_text_as_it_is_and_json_as_utf_8(void)
+{
+    static const char *const word[] = {"a\nb", "\xe2\x96\x81", "\xff"};
+    char *csv = table_of(word, 3, em_table_csv), *json = table_of(word, 3, print_objects);
+    CU_ASSERT_STRING_EQUAL(csv, "word,n\n\"a\nb\",0\n\xe2\x96\x81,1\n\xff,2\n");
+    CU_ASSERT_PTR_NOT_NULL(strstr(json, "\"word\": \"a\\u000ab\""));
+    CU_ASSERT_PTR_NOT_NULL(strstr(json, "\"word\": \"\xe2\x96\x81\""));
+    CU_ASSERT_PTR_NOT_NULL(strstr(json, "\"word\": \"\\ufffd\""));
+    free(csv);
+    free(json);
+}
+
 int main(int argc, char **argv)
 {
     static const suite_test tests[] = {
@@ -112,6 +165,8 @@ int main(int argc, char **argv)
         {"csv has all columns", csv_has_all_columns},
         {"json says what is absent", json_says_what_is_absent},
         {"a table shows a dash for what is absent", a_table_shows_a_dash_for_what_is_absent},
+        {"a table shows every byte in line", a_table_shows_every_byte_in_line},
+        {"programs get text as it is, and JSON as UTF-8", programs_get_text_as_it_is_and_json_as_utf_8},
         {NULL, NULL},
     };
     return suite_main(argc, argv, "figures", tests);

@@ -80,6 +80,10 @@ for case in '1' '3' '3 --layout contiguous' '4 --prefill-chunk 7' '3 --layout ma
     check "$case: nesting" 'slices lie in each other' nested t.json
     check "$case: seconds" 'those of phase_seconds' seconds_agree "$layers" "$ranks"
     check "$case: rows" 'dispatch_rows and expert_load' rows_agree "$ranks"
+    within=$(values t.h5 clock_error | awk '$1 > most { most = $1 } END { printf "%.3f", 2e6 * most }')
+    # shellcheck disable=SC2016 # jq's words
+    check "$case: clocks" "said to agree within $within us" jq -e --arg us "$within" \
+        '.otherData.times_of_two_ranks_agree_within_us == $us' t.json
     check "$case: arrows" 'forward in time, from slice to slice' arrows t.json
 done
 
@@ -93,7 +97,43 @@ well "$program" timeline part.h5 -o unrouted.json
 check 'a trace without expert_indices' 'says that flows are missing, and why' grep -q 'expert_indices was not recorded' "$logs/out"
 check 'a trace without expert_indices' 'slices all the same' nested unrouted.json
 
+# ---- a run that was killed; a trace of another program, or damaged: where h5py can make them ----
+if (python_with h5py) >/dev/null; then
+    python_with h5py
+    "$python" -c 'import h5py; h5py.File("whole.h5", "r+").attrs["complete"] = 0'
+    well "$program" timeline whole.h5 -o killed.json
+    check 'a trace that is not complete' 'said so on standard output' grep -q 'how far its clocks agree is not written yet' "$logs/out"
+    check 'a trace that is not complete' 'and in the file' jq -e '.otherData[] | startswith("unknown")' killed.json
+    check 'a trace that is not complete' 'slices all the same' nested killed.json
+
+    # ---- a trace of another program, or damaged ----
+    cp whole.h5 names.h5
+    "$python" -c 'import h5py; f = h5py.File("names.h5", "r+"); f["phase"][2] = b"\\ \"x\"\n"'
+    well "$program" timeline names.h5 -o names.json
+    check 'a phase with another name' 'that name' jq -e '[.traceEvents[].name] | any(. == "\\ \"x\"\n")' names.json
+    # damaged WORDS CHANGE
+    damaged() {
+        cp whole.h5 damaged.h5
+        "$python" -c "import h5py, numpy
+with h5py.File('damaged.h5', 'r+') as file:
+    event = file['events'][0, 1]
+    $2
+    file['events'][0, 1] = event" || fail "$2" 'a damaged file' 'none'
+        refuse 65 damaged.h5 "$1" -- timeline damaged.h5 -o new.json
+    }
+    damaged 'events[0, 1, 3] is no event' 'event[3, 2] = 99'
+    damaged 'events[0, 1, 3] is no event' 'event[3, 3] = 1e9'
+    damaged 'events[0, 1, 3] is no event' 'event[3, 4] = numpy.nan'
+    damaged 'events[0, 1, 3] is no event' 'event[3, 0] = event[3, 1] + 1'
+    ranks=1
+    damaged 'step_rows[0] is -5' 'file["step_rows"][0] = -5'
+    damaged 'step_rows[1] is 4611686018427387904' 'file["step_rows"][1] = 2 ** 62'
+    damaged 'expert_indices of layer 0 has 8' 'file["expert_indices"][0, 2, 0] = 8'
+    damaged 'not JSON' 'file.attrs["layout"] = "{"'
+fi
+
 # ---- what is wrong ----
+ranks='1 4'
 well "$program" run "${model[@]}" --tokens '1 2 3' --trace plain.h5 --trace-only logits
 well "$program" init --preset tiny -o w.h5
 echo hello >text.h5
@@ -110,4 +150,10 @@ refuse 66 'none.h5' -- timeline none.h5 -o new.json
 refuse 73 't.json' '--force' -- timeline t.h5 -o t.json
 refuse 73 'nowhere' -- timeline t.h5 -o nowhere/t.json
 refuse 73 'folder.json' -- timeline t.h5 -o folder/../nofolder/folder.json
+cp t.h5 trace.json
+refuse 73 'would replace the trace' -- timeline trace.json -o ./trace.json --force
+for name in big.json big.json.gz; do
+    # shellcheck disable=SC2016 # the inner shell's words
+    refused 73 'cannot be written' -- bash -c 'ulimit -f 1; exec "$0" "$@"' "$program" timeline whole.h5 -o $name
+done
 finish

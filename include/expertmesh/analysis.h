@@ -38,6 +38,10 @@ int64_t em_row_bytes(const em_view *view);
 
 /* ---- choices ---- */
 
+/* Is each of these `count` choices of a layer an expert of the model? */
+bool em_analysis_check_choices(const em_view *view, int64_t layer, const int32_t *expert, int64_t count,
+                               em_status *status);
+
 /* Tokens of a layer that chose expert e and expert f, added to pairs [E, E]; on the diagonal those that chose e. Holds T * S
  * integers. */
 bool em_analysis_pairs(const em_view *view, int64_t layer, int64_t *pairs, em_status *status);

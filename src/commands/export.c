@@ -2,14 +2,11 @@
 #include "commands.h"
 
 #include "../book.h"
-#include "expertmesh/trace.h"
-#include "expertmesh/view.h"
+#include "../outfile.h"
+#include "expertmesh/analysis.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 static const em_option options[] = {
     {"output", "FILE", "write there, not to standard output; a name that ends with .json gets JSON", 'o'},
@@ -78,6 +75,7 @@ static bool read_piece(const em_view *view, piece *p, em_status *status)
            em_view_read(view, EM_SEQUENCE, 0, p->first, p->count, p->sequence, status) &&
            em_view_read(view, EM_POSITION, 0, p->first, p->count, p->position, status) &&
            em_view_read(view, EM_EXPERT_INDICES, p->layer, p->first, p->count, p->expert, status) &&
+           em_analysis_check_choices(view, p->layer, p->expert, p->count * view->config.num_selected_experts, status) &&
            (!p->weight || em_view_read(view, EM_EXPERT_WEIGHTS, p->layer, p->first, p->count, p->weight, status));
 }
 
@@ -132,34 +130,17 @@ static bool export_routing(const em_view *view, em_output form, FILE *out, em_st
 
 typedef bool export_to(const em_view *view, em_output form, FILE *out, em_status *status);
 
-/* To a name of its own; then the final name. */
-static void write_file(const em_view *view, export_to *export_it, em_output form, const char *path, em_status *status)
-{
-    char *partial = em_text("%s.partial", path);
-    FILE *out = fopen(partial, "w");
-    if (!out)
-        em_fail(status, EM_CANNOT_WRITE, "%s: cannot be created: %s", partial, strerror(errno));
-    else {
-        export_it(view, form, out, status);
-        bool written = fflush(out) == 0 && !ferror(out) && fsync(fileno(out)) == 0;
-        if (!written) em_fail(status, EM_CANNOT_WRITE, "%s: cannot be written: %s", path, strerror(errno));
-        if (fclose(out) != 0) em_fail(status, EM_CANNOT_WRITE, "%s: cannot be closed: %s", path, strerror(errno));
-        if (!status->code && rename(partial, path) != 0)
-            em_fail(status, EM_CANNOT_WRITE, "%s: cannot be renamed to %s: %s", partial, path, strerror(errno));
-        if (status->code) unlink(partial);
-    }
-    free(partial);
-}
+/* What is to be written into a file. */
+typedef struct exported {
+    const em_view *view;
+    export_to *export_it;
+    em_output form;
+} exported;
 
-/* May the file be written? Not where it would replace the trace. */
-static bool check_output(const em_call *call, const char *path, em_status *status)
+static bool fill_file(FILE *out, void *what, em_status *status)
 {
-    struct stat from, to;
-    if (!em_output_check(path, em_option_value(call, "force") != NULL, status)) return false;
-    if (stat(call->argument[0], &from) != 0 || stat(path, &to) != 0) return true;
-    if (from.st_dev != to.st_dev || from.st_ino != to.st_ino) return true;
-    return em_fail(status, EM_CANNOT_WRITE, "-o %s would replace the trace %s; it must go elsewhere", path,
-                   call->argument[0]);
+    const exported *e = what;
+    return e->export_it(e->view, e->form, out, status);
 }
 
 static bool read_form(const em_call *call, em_output *form, em_status *status)
@@ -189,13 +170,14 @@ static void export(const em_call *call, em_status *status)
     export_to *export_it;
     em_output form;
     if (!read_kind(call, &export_it, status) || !read_form(call, &form, status)) return;
-    if (call->rank == 0 && (!path || check_output(call, path, status))) {
+    if (call->rank == 0 && (!path || em_outfile_check(call, path, status))) {
         em_view view;
         if (em_view_open(&view, call->argument[0], status)) {
+            exported e = {&view, export_it, form};
             if (path)
-                write_file(&view, export_it, form, path, status);
+                em_outfile_write(path, fill_file, &e, status);
             else
-                export_it(&view, form, stdout, status);
+                fill_file(stdout, &e, status);
             em_view_close(&view);
         }
     }

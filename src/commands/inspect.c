@@ -141,7 +141,9 @@ static bool narrow(em_inspect *in, em_status *status)
 static void tell_progress(em_inspect *in)
 {
     const em_view *v = &in->view;
-    if (!v->complete)
+    if (!v->complete && v->step_tokens == 0)
+        em_book_note(in->book, "%s is not complete: of %lld tokens all is told", in->path, (long long)v->tokens_done);
+    else if (!v->complete)
         em_book_note(in->book, "%s is not complete: of %lld tokens all is told, of the next %lld the first %lld layers",
                      in->path, (long long)v->tokens_done, (long long)v->step_tokens, (long long)v->layers_done);
 }
@@ -236,7 +238,7 @@ const em_command em_command_inspect = {
         "             its sum, and its output, computed again and beside what was recorded. --matrix: any other row\n"
         "  inspect T.h5 experts     loads of experts and ranks, experts chosen together, the tokens that chose them\n"
         "  inspect T.h5 token N     a token's experts and norms, layer by layer, and its likeliest next tokens\n"
-        "  inspect T.h5 exchange    rows and bytes from rank to rank, seconds by phase\n"
+        "  inspect T.h5 exchange    rows and bytes from rank to rank, inside hosts and between them, time by phase\n"
         "  inspect T.h5 neurons     the most active neurons, dead ones, sparsity\n"
         "Every subject is a few named tables, which --table and -o csv or json give to programs, with names of "
         "columns\n"

@@ -1,8 +1,7 @@
 /* timeline: what each rank did when, for Perfetto. */
+#include "../outfile.h"
 #include "../timeline.h"
 #include "commands.h"
-
-#include "expertmesh/trace.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -39,20 +38,22 @@ static bool ends_with(const char *text, const char *end)
     return length > tail && strcmp(text + length - tail, end) == 0;
 }
 
-/* To a name beside the final one, then renamed. "T": plain text. */
-static bool write_file(const em_view *view, const em_timeline_request *request, const char *path,
-                       em_timeline_result *result, em_status *status)
+/* What is to be written into a file. */
+typedef struct drawn {
+    const em_view *view;
+    em_timeline_request request;
+    em_timeline_result result;
+    bool compressed;
+} drawn;
+
+static bool fill_file(FILE *out, void *what, em_status *status)
 {
-    char *partial = em_text("%s.partial", path);
-    gzFile file = gzopen(partial, ends_with(path, ".gz") ? "wb6" : "wbT");
-    if (!file) em_fail(status, EM_CANNOT_WRITE, "%s: %s", partial, strerror(errno));
-    bool good = file && em_timeline_write(view, request, file, result, status);
-    if (file && gzclose(file) != Z_OK && good)
-        good = em_fail(status, EM_CANNOT_WRITE, "%s: cannot be written: %s", partial, strerror(errno));
-    if (good && rename(partial, path) != 0)
-        good = em_fail(status, EM_CANNOT_WRITE, "%s: cannot be renamed to %s: %s", partial, path, strerror(errno));
-    if (!good) unlink(partial);
-    free(partial);
+    drawn *d = what;
+    gzFile file = gzdopen(dup(fileno(out)), d->compressed ? "wb6" : "wbT"); /* T: plain text */
+    if (!file) return em_fail(status, EM_CANNOT_WRITE, "the timeline: %s", strerror(errno));
+    bool good = em_timeline_write(d->view, &d->request, file, &d->result, status);
+    if (gzclose(file) != Z_OK && good)
+        good = em_fail(status, EM_CANNOT_WRITE, "the timeline cannot be written: %s", strerror(errno));
     return good;
 }
 
@@ -62,7 +63,7 @@ static void tell(const char *path, const em_timeline_result *result)
            (long long)result->steps, (long long)result->slices, (long long)result->flows);
     if (result->lacks) printf("no flows and no counters: %s\n", result->lacks);
     if (result->error >= 0)
-        printf("times of two ranks may be off by %.1f microseconds\n", 2 * result->error * 1e6);
+        printf("times of two ranks may be off by %.1f microseconds\n", result->error * 1e6);
     else
         printf("the run is not complete: how far its clocks agree is not written yet\n");
 }
@@ -75,13 +76,11 @@ static void make_timeline(const em_call *call, em_status *status)
     if (path && !ends_with(path, ".json") && !ends_with(path, ".json.gz"))
         em_fail(status, EM_USAGE, "timeline: %s: the name must end in .json or .json.gz", path);
     if (status->code == EM_OK && em_view_open(&view, call->argument[0], status) &&
-        em_view_need(&view, EM_EVENTS, status) &&
-        em_output_check(path, em_option_value(call, "force") != NULL, status)) {
+        em_view_need(&view, EM_EVENTS, status) && em_outfile_check(call, path, status)) {
         bool *steps = chosen(call, "steps", view.num_steps, status), *layers = NULL;
         if (steps) layers = chosen(call, "layers", view.config.num_layers, status);
-        em_timeline_request request = {steps, layers};
-        em_timeline_result result;
-        if (layers && write_file(&view, &request, path, &result, status)) tell(path, &result);
+        drawn d = {.view = &view, .request = {steps, layers}, .compressed = ends_with(path, ".gz")};
+        if (layers && em_outfile_write(path, fill_file, &d, status)) tell(path, &d.result);
         free(steps);
         free(layers);
     }

@@ -143,7 +143,10 @@ static bool put_dataset(em_store *store, const char *name, em_table *table, em_s
     em_table_cell(table, "%s", em_dims(&data, dims));
     put_axes(table, &data);
     em_table_cell(table, "%s", em_store_type(store, &data, type));
-    em_table_bytes(table, em_dataset_count(&data) * (int64_t)em_type_bytes(data.type));
+    if (data.type == EM_TYPE_TEXT) /* elsewhere in the file */
+        em_table_none(table);
+    else
+        em_table_bytes(table, em_dataset_count(&data) * (int64_t)em_type_bytes(data.type));
     em_table_cell(table, "%s", meaning ? meaning : "");
     free(meaning);
     return true;

@@ -110,11 +110,12 @@ bool em_neuron_weights(const em_neuron *n, em_tensor tensor, int64_t expert, int
     return good;
 }
 
-int em_neuron_matrices(const em_neuron *n, em_tensor matrices_of[2])
+/* The matrices whose row the neuron is: one, or gate and up. Returns how many. */
+static int matrices_of(const em_neuron *n, em_tensor matrix[2])
 {
     bool gated = n->tensor == EM_FFN_UP && n->source.config.ffn_kind == EM_FFN_GLU;
-    matrices_of[0] = gated ? EM_FFN_GATE : n->tensor;
-    matrices_of[1] = EM_FFN_UP;
+    matrix[0] = gated ? EM_FFN_GATE : n->tensor;
+    matrix[1] = EM_FFN_UP;
     return gated ? 2 : 1;
 }
 
@@ -205,7 +206,7 @@ static void put_largest(const em_neuron *n, em_table *table, em_tensor tensor, c
 static void put_weights(em_neuron *n, em_table *vectors, em_table *largest, em_status *status)
 {
     em_tensor tensor[2];
-    int count = em_neuron_matrices(n, tensor);
+    int count = matrices_of(n, tensor);
     double bias = bias_of(n, status);
     for (int i = 0; i < count && !status->code; i++) {
         int64_t K = em_tensor_shape_of(&n->source.config, tensor[i]).cols;

@@ -23,9 +23,6 @@ const char *em_tensor_name(em_tensor tensor, em_tensor_path path);
 bool em_neuron_weights(const em_neuron *n, em_tensor tensor, int64_t expert, int64_t row, int64_t rows, int64_t col,
                        int64_t cols, float *out, em_status *status);
 
-/* The matrices whose row the neuron is: one, or gate and up. Returns how many. */
-int em_neuron_matrices(const em_neuron *n, em_tensor matrices[2]);
-
 /* A vector in numbers, as a line of the table of vectors. bias: NAN: none. */
 void em_neuron_vector(em_table *table, const char *name, const char *storage, const float *x, int64_t count,
                       double bias);

@@ -83,7 +83,7 @@ void em_bars_draw(em_page *page, const em_bars *bars)
            h = count <= 12   ? 20
                : count <= 24 ? 14
                              : 10;
-    em_ticks t = em_ticks_of(bars->most > most ? bars->most : most, 4);
+    em_ticks t = em_ticks_of(bars->most > most ? bars->most : most, 6);
     em_frame f = {
         .left = left, .top = EM_LINE + 8, .width = EM_WIDTH - left - 16, .height = (double)count * h, .most = t.end};
     double bottom = f.top + f.height;

@@ -4,7 +4,7 @@
 
 #include "charts.h"
 
-enum { EM_WIDTH = 440, EM_LETTER = 6, EM_LINE = 13 }; /* of a picture, of a letter; from line to line */
+enum { EM_WIDTH = 400, EM_LETTER = 6, EM_LINE = 13 }; /* of a picture, of a letter; from line to line */
 
 /* Begin a picture of this height; the caller ends it with </svg>. */
 void em_open_picture(em_page *page, const char *title, double height);

@@ -1,7 +1,7 @@
 /* charts.h: pictures as SVG within a page: a map of cells, lines, stacked bars. Each draws itself with its legend, its
  * numbers in <title> for those who point at them, and the same numbers as a table below.
  *
- * A picture is 440 units wide however wide the page is, so that its words can be read at 400 pixels and at 1280. Words take
+ * A picture is 400 units wide however wide the page is, so that its words can be read at 400 pixels and at 1280. Words take
  * the page's colour; cells and areas have colours of their own, which are right on light and dark alike:
  *   a ramp  viridis (S. van der Walt, N. Smith: matplotlib, 2015), which is even to the eye, to the colour-blind and in grey
  *   kinds   M. Okabe, K. Ito: Color Universal Design, 2002, black replaced by grey; beside colour they differ in dash and mark,
@@ -34,7 +34,8 @@ typedef struct em_map {
     const char *title; /* of the picture, for those who hear it */
     em_scale x, y;
     const double *value; /* NaN: an empty cell */
-    double most;         /* the end of the ramp, which begins at 0 */
+    double least, most;  /* the ends of the ramp */
+    bool bytes;          /* a value is a number of bytes */
     bool square;         /* cells as high as they are wide */
     bool sum;            /* neighbours put together: their sum, or else their mean */
     bool numbers_by_y;   /* the table has a row for each y; or else for each x */
@@ -57,7 +58,6 @@ typedef struct em_lines {
     double most; /* the upper end of the y axis, at least; it begins at 0 */
 } em_lines;
 void em_lines_draw(em_page *page, const em_lines *lines);
-double em_lines_most(const em_lines *lines);
 
 /* A fill of an area: a colour, and hatched or not. */
 typedef enum em_hatch { EM_PLAIN, EM_RISING, EM_FALLING, EM_HOLLOW } em_hatch;

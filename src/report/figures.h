@@ -28,6 +28,7 @@ typedef struct em_figures {
     double *quiet, *dead; /* [L] part of the outputs near zero; part of the neurons near zero for every token */
     em_norms norm[EM_NUM_PLACES];
     int64_t neuron_tokens, norm_tokens; /* of how many tokens of a layer, at most, they are made */
+    int64_t text_layer;                 /* place of the layer whose experts colour the text at first */
     int64_t num_shown;                  /* tokens of the text */
     int64_t num_text;                   /* there are in all */
     int32_t *shown_place, *shown_id, *shown_sequence, *shown_position; /* [num_shown] by sequence, then position */

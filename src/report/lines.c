@@ -6,7 +6,7 @@
 static const char *const dashes[] = {"", "7 3", "2 3", "7 3 2 3"};
 enum { NUM_DASHES = sizeof dashes / sizeof *dashes };
 
-double em_lines_most(const em_lines *lines)
+static double most_of(const em_lines *lines)
 {
     double most = 0;
     for (int i = 0; i < lines->num_lines; i++)
@@ -148,7 +148,7 @@ static void put_line_numbers(em_page *page, const em_lines *lines)
 
 void em_lines_draw(em_page *page, const em_lines *lines)
 {
-    double most = em_lines_most(lines);
+    double most = most_of(lines);
     em_ticks t = em_ticks_of(lines->most > most ? lines->most : most, 5);
     em_frame f = {.left = 44,
                   .top = EM_LINE + 8,

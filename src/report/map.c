@@ -5,11 +5,12 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* The map as it is drawn: bins of x and y, and their values [y, x]. */
 typedef struct binned {
     int64_t x_bin, y_bin, x_count, y_count;
-    double *value, most;
+    double *value, least, most;
 } binned;
 
 static double bin_value(const em_map *map, const binned *b, int64_t y, int64_t x)
@@ -28,7 +29,7 @@ static double bin_value(const em_map *map, const binned *b, int64_t y, int64_t x
 
 static binned bin_map(const em_map *map)
 {
-    binned b = {.x_bin = 1, .y_bin = 1, .most = map->most};
+    binned b = {.x_bin = 1, .y_bin = 1, .least = map->least, .most = map->most};
     while (em_bins_of(&map->x, b.x_bin) * em_bins_of(&map->y, b.y_bin) > map->room) {
         bool more_x = em_bins_of(&map->x, b.x_bin) >= em_bins_of(&map->y, b.y_bin);
         if (more_x || map->square) b.x_bin *= 2;
@@ -39,10 +40,12 @@ static binned bin_map(const em_map *map)
     b.value = em_alloc(b.x_count * b.y_count, sizeof *b.value);
     bool whole = b.x_bin == 1 && b.y_bin == 1;
     if (!whole) b.most = 0;
+    if (!whole && map->least > 0) b.least = INFINITY;
     for (int64_t y = 0; y < b.y_count; y++)
         for (int64_t x = 0; x < b.x_count; x++) {
             double value = b.value[y * b.x_count + x] = bin_value(map, &b, y, x);
             if (!whole && value > b.most) b.most = value;
+            if (!whole && value < b.least) b.least = value;
         }
     return b;
 }
@@ -54,21 +57,38 @@ static void put_cells(em_page *page, const em_map *map, const binned *b, double 
             double value = b->value[y * b->x_count + x];
             if (isnan(value)) continue;
             em_page_put(page, "<path fill=\"#%06x\" d=\"M%.4g %.4gh%.4gv%.4gh-%.4gz\">",
-                        em_ramp(b->most > 0 ? value / b->most : 0), left + (double)x * w, top + (double)y * h, w, h, w);
+                        em_ramp(b->most > b->least ? (value - b->least) / (b->most - b->least) : 0),
+                        left + (double)x * w, top + (double)y * h, w, h, w);
             em_put_hover(page, &map->y, b->y_bin, y, &map->x, b->x_bin, x, value, map->what);
             em_page_put(page, "</path>\n");
         }
 }
 
-/* The ramp with its ends, and what it means. */
-static void put_ramp(em_page *page, const char *what, double most, double x, double y)
+/* One end of the ramp in words. */
+static const char *end_text(const em_map *map, double value, em_number_text text)
 {
-    em_number_text number;
+    em_bytes_text bytes;
+    if (map->bytes)
+        snprintf(text, sizeof(em_number_text), "%s", em_bytes(value, bytes));
+    else if (value == floor(value))
+        em_number(value, text);
+    else
+        snprintf(text, sizeof(em_number_text), "%.3g", value);
+    return text;
+}
+
+/* The ramp with its ends, and what it means. */
+static void put_ramp(em_page *page, const em_map *map, const binned *b, double x, double y)
+{
+    em_number_text least, most;
     char text[120];
-    snprintf(text, sizeof text, "%s %s", em_number(most, number), what);
-    em_put_label(page, x, y + 9, "", "0");
-    em_page_put(page, "<rect x=\"%g\" y=\"%g\" width=\"110\" height=\"10\" fill=\"url(#ramp)\"/>\n", x + 10, y);
-    em_put_label(page, x + 124, y + 9, "", text);
+    end_text(map, b->least, least);
+    double from = x + EM_LETTER * (double)strlen(least) + 6, width = 110;
+    snprintf(text, sizeof text, "%s%s%s", end_text(map, b->most, most), map->bytes ? "" : " ",
+             map->bytes ? "" : map->what);
+    em_put_label(page, x, y + 9, "", least);
+    em_page_put(page, "<rect x=\"%g\" y=\"%g\" width=\"%g\" height=\"10\" fill=\"url(#ramp)\"/>\n", from, y, width);
+    em_put_label(page, from + width + 4, y + 9, "", text);
 }
 
 static void put_map_numbers(em_page *page, const em_map *map, const binned *b)
@@ -118,7 +138,7 @@ void em_map_draw(em_page *page, const em_map *map)
     em_page_put(page, "</g>\n<rect class=\"frame\" x=\"%g\" y=\"%g\" width=\"%g\" height=\"%g\"/>\n", left, top,
                 (double)b.x_count * w, bottom - top);
     em_put_x_scale(page, &map->x, b.x_bin, left, w, bottom);
-    put_ramp(page, map->what, b.most, left, bottom + words + 4);
+    put_ramp(page, map, &b, left, bottom + words + 4);
     em_page_put(page, "</svg>\n");
     put_binned(page, map, &b);
     put_map_numbers(page, map, &b);

@@ -1,5 +1,7 @@
 #include "page.h"
 
+#include "../utf8.h"
+
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
@@ -12,26 +14,12 @@ void em_page_put(em_page *page, const char *format, ...)
     va_end(args);
 }
 
-/* Bytes of the UTF-8 character at the beginning of text, or 0 where there is none (RFC 3629). */
-static int character_bytes(const unsigned char *text, int64_t length)
+void em_page_text(em_page *page, const char *text)
 {
-    static const unsigned least[] = {0, 0, 0x80, 0x800, 0x10000};
-    int bytes = text[0] < 0x80 ? 1 : text[0] >> 5 == 6 ? 2 : text[0] >> 4 == 14 ? 3 : text[0] >> 3 == 30 ? 4 : 0;
-    if (bytes < 2) return bytes;
-    if (bytes > length) return 0;
-    unsigned code = text[0] & (0x7fu >> bytes);
-    for (int i = 1; i < bytes; i++) {
-        if (text[i] >> 6 != 2) return 0;
-        code = code << 6 | (text[i] & 0x3f);
-    }
-    return code < least[bytes] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000) ? 0 : bytes;
-}
-
-void em_page_bytes(em_page *page, const char *text, int64_t length)
-{
-    for (int64_t i = 0; i < length;) {
-        const unsigned char *at = (const unsigned char *)text + i;
-        int bytes = character_bytes(at, length - i);
+    size_t length = strlen(text);
+    for (size_t i = 0; i < length;) {
+        const char *at = text + i;
+        int bytes = em_utf8_character(at, length - i);
         if (*at == '<')
             fputs("&lt;", page->out);
         else if (*at == '>')
@@ -42,17 +30,12 @@ void em_page_bytes(em_page *page, const char *text, int64_t length)
             fputs("&quot;", page->out);
         else if (*at == '\'')
             fputs("&#39;", page->out);
-        else if (bytes == 0 || (*at < ' ' && *at != '\n' && *at != '\t') || *at == 0x7f)
+        else if (bytes <= 0 || (*at >= 0 && *at < ' ' && *at != '\n' && *at != '\t') || *at == 0x7f)
             fputs("\xef\xbf\xbd", page->out);
         else
             fwrite(at, 1, (size_t)bytes, page->out);
-        i += bytes > 0 ? bytes : 1;
+        i += bytes > 0 ? (size_t)bytes : 1;
     }
-}
-
-void em_page_text(em_page *page, const char *text)
-{
-    em_page_bytes(page, text, (int64_t)strlen(text));
 }
 
 const char *em_number(double value, em_number_text buffer)

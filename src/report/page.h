@@ -17,7 +17,6 @@ void em_page_put(em_page *page, const char *format, ...) __attribute__((format(p
 
 /* Text from anywhere: what HTML would read as markup is escaped, what is no UTF-8 or no character becomes U+FFFD. */
 void em_page_text(em_page *page, const char *text);
-void em_page_bytes(em_page *page, const char *text, int64_t length);
 
 /* A number in words: whole ones exactly, others to six digits; a dash for NaN. Written to buffer, which is returned. */
 typedef char em_number_text[32];

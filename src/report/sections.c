@@ -60,7 +60,7 @@ static void draw_balance(em_page *page, const em_runs *runs, const em_figures *f
     double *over = em_alloc(f->L, sizeof *over);
     for (int64_t i = 0; i < f->L; i++) over[i] = f->balance[i].over_mean;
     em_line line[] = {{.name = "largest load / mean load", .value = over}};
-    em_lines lines = {.what = "1 is even",
+    em_lines lines = {.what = "largest load / mean load",
                       .title = "Largest load over mean load, by layer",
                       .x = layers_of(f),
                       .line = line,
@@ -128,15 +128,19 @@ static void draw_neurons(em_page *page, const em_runs *runs, const em_figures *f
         em_missing_put(page, f, f->view.recorded[EM_FFN_HIDDEN] ? EM_EXPERT_INDICES : EM_FFN_HIDDEN);
         return;
     }
-    double most = 0, *value = em_alloc(f->E * f->L, sizeof *value);
-    for (int i = 0; i < runs->count; i++)
-        most = fmax(most, largest(runs->figures[i].rms, runs->figures[i].L * runs->figures[i].E));
+    double least = INFINITY, most = 0, *value = em_alloc(f->E * f->L, sizeof *value);
+    for (int i = 0; i < runs->count; i++) {
+        const em_figures *one = &runs->figures[i];
+        most = fmax(most, largest(one->rms, one->L * one->E));
+        for (int64_t k = 0; one->rms && k < one->L * one->E; k++) least = fmin(least, one->rms[k]);
+    }
     for (int64_t i = 0; i < f->E * f->L; i++) value[i] = f->rms[i % f->L * f->E + i / f->L];
     em_map map = {.what = "RMS of outputs",
                   .title = "Size of the outputs of each expert's neurons, by layer",
                   .x = layers_of(f),
                   .y = {"expert", f->E, NULL, NULL},
                   .value = value,
+                  .least = fmin(least, most),
                   .most = most,
                   .room = CELLS / runs->count};
     em_map_draw(page, &map);
@@ -202,6 +206,7 @@ static void draw_bytes(em_page *page, const em_runs *runs, const em_figures *f)
     for (int i = 0; i < runs->count; i++)
         most = fmax(most, largest(runs->figures[i].bytes, runs->figures[i].P * runs->figures[i].P));
     em_map map = {.what = "bytes",
+                  .bytes = true,
                   .title = "Bytes from rank to rank",
                   .x = {"to rank", f->P, NULL, NULL},
                   .y = {"from rank", f->P, NULL, NULL},
@@ -297,7 +302,7 @@ const em_section em_sections[] = {
      false, draw_phases},
     {"neurons", "Activity of neurons",
      "Root mean square of the outputs of an expert's first-layer neurons, for the tokens that chose it; blank: none "
-     "did.",
+     "did. The colours begin at the least.",
      false, draw_neurons},
     {"quiet", "Quiet neurons",
      "Near zero: at most a hundredth of the root mean square of the outputs for the same token, layer and expert.",

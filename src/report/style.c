@@ -22,7 +22,7 @@ static const char style[] =
     ".run{min-width:0;break-inside:avoid}\n"
     "@media (min-width:900px){main.one{grid-template-columns:repeat(2,minmax(0,1fr))}main.one .wide{grid-column:1/-1}"
     ".two .runs{grid-template-columns:repeat(2,minmax(0,1fr))}}\n"
-    "svg.picture{display:block;width:100%;max-width:580px;height:auto;margin:.4em 0}\n"
+    "svg.picture{display:block;width:100%;max-width:520px;height:auto;margin:.4em 0}\n"
     "svg text{fill:var(--ink);font-size:11px}\n"
     ".grid{stroke:var(--rule);stroke-width:1;fill:none}.frame{stroke:var(--faint);stroke-width:1;fill:none;"
     "pointer-events:none}\n"
@@ -38,11 +38,12 @@ static const char style[] =
     "position:sticky;top:0}\n"
     "table.summary td,table.summary th{text-align:left;vertical-align:top;overflow-wrap:anywhere}"
     "table.summary{font-size:.92em;width:100%;table-layout:fixed}table.summary th{width:30%;font-weight:600}"
-    ".two table.summary th{width:22%}table.summary .differs td{background:var(--soft);font-weight:600}\n"
+    ".two table.summary th{width:22%}@media (max-width:600px){table.summary th{width:7em!important}}table.summary "
+    ".differs td{background:var(--soft);font-weight:600}\n"
     ".text{font:14px/1.9 ui-monospace,\"DejaVu Sans "
     "Mono\",monospace;white-space:pre-wrap;max-height:32em;overflow:auto;"
     "border:1px solid var(--rule);padding:8px}\n"
-    ".text span,.legend .token{padding:1px 0;border-bottom:3px none #000}.legend .token{padding:1px 6px}\n"
+    ".text span,.legend .token{padding:1px 0;border-bottom:3px none var(--ink)}.legend .token{padding:1px 6px}\n"
     ".text .gap{color:var(--faint)}\n"
     ".u1{border-bottom-style:solid!important}.u2{border-bottom-style:dotted!important}"
     ".u3{border-bottom-style:double!important}\n"
@@ -54,7 +55,8 @@ static const char style[] =
     "@media print{:root{color-scheme:light;--paper:#fff;--ink:#000;--faint:#333;--rule:#aaa;--soft:#eee}"
     "body{font-size:10pt;max-width:none;padding:0;-webkit-print-color-adjust:exact;print-color-adjust:exact}"
     "nav,#hover,.choice,details:not([open]){display:none}.scroll,.text{max-height:none;overflow:visible}"
-    "svg.picture{max-width:430px}}\n";
+    "svg.picture{max-width:390px}main{gap:20px 24px}main.one{grid-template-columns:repeat(2,minmax(0,1fr))}"
+    "main.one .wide{grid-column:1/-1}.two .runs{grid-template-columns:repeat(2,minmax(0,1fr))}}\n";
 
 /* Numbers at once where one points or taps, instead of after a while; and a choice of the layer that colours the text. */
 static const char script[] =

@@ -17,6 +17,7 @@ static char *say_state(const em_figures *f)
 {
     const em_view *v = &f->view;
     if (v->complete) return em_text("complete");
+    if (v->step_tokens == 0) return em_text("not complete: %lld tokens are whole", (long long)v->tokens_done);
     return em_text("not complete: %lld tokens are whole, and %lld more in the first %lld layers",
                    (long long)v->tokens_done, (long long)v->step_tokens, (long long)v->layers_done);
 }
@@ -95,10 +96,10 @@ static char *say_balance(const em_figures *f)
         most = over;
         at = i;
     }
-    return em_text(
-        "largest over mean load %.3g in the mean of layers, %.3g at most (layer %lld); %lld times an expert had "
-        "no token in a layer",
-        sum / (double)f->L, most, (long long)f->view.layer[at], (long long)unused);
+    return em_text("largest over mean load %.3g in the mean of layers, %.3g at most (layer %lld); experts without a "
+                   "token, over all "
+                   "layers: %lld",
+                   sum / (double)f->L, most, (long long)f->view.layer[at], (long long)unused);
 }
 
 static char *say_exchange(const em_figures *f)

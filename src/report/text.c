@@ -1,5 +1,5 @@
-/* The text of the prompts and what was generated, each token in the colour of its first expert: of the first layer, or, where
- * scripts run, of a layer that one chooses. Experts past the eighth have the colours again, with lines below. */
+/* The text of the prompts and what was generated, each token in the colour of its first expert: in the layer of --layer, or the
+ * first, and where scripts run in any that one chooses. Experts past the eighth have the colours again, with lines below. */
 #include "sections.h"
 
 #include "charts.h"
@@ -78,10 +78,21 @@ static const char *word_of(const em_figures *f, bool text, int64_t i, word_text 
     return word;
 }
 
+/* First expert of a token in the layer that colours the text at first; -1: not written yet. */
+static int32_t expert_of(const em_figures *f, int64_t i)
+{
+    return f->expert[f->text_layer * f->num_shown + i];
+}
+
+static long long layer_shown(const em_figures *f)
+{
+    return f->view.layer[f->text_layer];
+}
+
 static void put_token(em_page *page, const em_figures *f, bool text, int64_t i)
 {
     word_text word;
-    int32_t expert = f->expert[i];
+    int32_t expert = expert_of(f, i);
     const char *piece = piece_of(f, i), *shown = piece ? piece : word_of(f, text, i, word);
     if (!follows(f, i) && (i == 0 || f->shown_sequence[i] != f->shown_sequence[i - 1]))
         em_page_put(page, "%s<span class=\"gap\">prompt %d </span>", i > 0 ? "\n" : "", f->shown_sequence[i]);
@@ -94,7 +105,7 @@ static void put_token(em_page *page, const em_figures *f, bool text, int64_t i)
     em_page_put(page, " title=\"token %lld, ", (long long)f->view.token[f->shown_place[i]]);
     em_page_text(page, shown);
     em_page_put(page, " (%d)", f->shown_id[i]);
-    if (expert >= 0) em_page_put(page, ": layer %lld, expert %d", (long long)f->view.layer[0], expert);
+    if (expert >= 0) em_page_put(page, ": layer %lld, expert %d", layer_shown(f), expert);
     em_page_put(page, "\">");
     if (piece)
         put_piece(page, piece);
@@ -106,8 +117,7 @@ static void put_token(em_page *page, const em_figures *f, bool text, int64_t i)
 static void put_legend(em_page *page, const em_figures *f)
 {
     enum { MOST = 32 };
-    em_page_put(page, "<p class=\"legend\">first expert in layer <span class=\"layer\">%lld</span> ",
-                (long long)f->view.layer[0]);
+    em_page_put(page, "<p class=\"legend\">first expert in layer <span class=\"layer\">%lld</span> ", layer_shown(f));
     for (int64_t e = 0; e < f->E && e < MOST; e++)
         em_page_put(page, "<span class=\"token x%lld u%lld\">%lld</span> ", (long long)(e % EM_NUM_COLOURS),
                     (long long)(e / EM_NUM_COLOURS % 4), (long long)e);
@@ -117,9 +127,10 @@ static void put_legend(em_page *page, const em_figures *f)
 
 static void put_choice(em_page *page, const em_figures *f)
 {
-    em_page_put(page, "<p class=\"choice\" hidden><label>layer <select>");
+    em_page_put(page, "<p class=\"choice\" hidden><label>layer <select autocomplete=\"off\">");
     for (int64_t layer = 0; layer < f->L; layer++)
-        em_page_put(page, "<option>%lld</option>", (long long)f->view.layer[layer]);
+        em_page_put(page, "<option%s>%lld</option>", layer == f->text_layer ? " selected" : "",
+                    (long long)f->view.layer[layer]);
     em_page_put(page, "</select></label></p>\n");
 }
 
@@ -151,7 +162,7 @@ static void put_numbers(em_page *page, const em_figures *f, bool text)
     em_numbers numbers = em_numbers_open(page, 6, "numbers");
     static const char *const heads[] = {"token", "prompt", "position", "id", "text"};
     for (int i = 0; i < 5; i++) em_numbers_word(&numbers, heads[i]);
-    snprintf(head, sizeof head, "expert in layer %lld", (long long)f->view.layer[0]);
+    snprintf(head, sizeof head, "expert in layer %lld", layer_shown(f));
     em_numbers_word(&numbers, head);
     for (int64_t i = 0; i < f->num_shown; i++) {
         em_numbers_cell(&numbers, (double)f->view.token[f->shown_place[i]]);
@@ -160,10 +171,10 @@ static void put_numbers(em_page *page, const em_figures *f, bool text)
         em_numbers_cell(&numbers, f->shown_id[i]);
         const char *piece = piece_of(f, i);
         em_numbers_word(&numbers, piece ? piece : text ? word_of(f, text, i, word) : "");
-        if (f->expert[i] < 0)
+        if (expert_of(f, i) < 0)
             em_numbers_word(&numbers, "–");
         else
-            em_numbers_cell(&numbers, f->expert[i]);
+            em_numbers_cell(&numbers, expert_of(f, i));
     }
     em_numbers_close(&numbers);
 }
