@@ -45,6 +45,9 @@ well "$program" import model/model.safetensors.index.json -o index.h5
 same model.h5 index.h5
 well "$program" import transformer/model.safetensors -o file.h5
 same transformer.h5 file.h5
+cp -r transformer 'any[1]*' # a folder's name is no pattern
+well "$program" import 'any[1]*' -o any.h5
+same transformer.h5 any.h5
 
 # ---- checksums: any program can repeat them, and damage to any byte is found ----
 for ranks in 1 4; do well mpirun -n $ranks "$program" inspect official-1.h5 --verify; done
