@@ -49,6 +49,14 @@ cp -r transformer 'any[1]*' # a folder's name is no pattern
 well "$program" import 'any[1]*' -o any.h5
 same transformer.h5 any.h5
 
+# ---- keys that are absent, or have their other names: from the shapes, else as in Grok-1 ----
+well "$program" init --preset tiny --storage bf16 -o square.h5 # as wide as its heads together
+well "$program" export-weights square.h5 --to safetensors -o square
+check 'checkpoints with other keys' 'made' "$python" "$sources/tests/keys.py" make
+for name in names few heads; do well "$program" import $name -o $name-1.h5; done
+well "$program" import few.gguf -o few-gguf-1.h5
+check 'imports of checkpoints with other keys' 'the config of the whole, and of Grok-1' "$python" "$sources/tests/keys.py" check
+
 # ---- checksums: any program can repeat them, and damage to any byte is found ----
 for ranks in 1 4; do well mpirun -n $ranks "$program" inspect official-1.h5 --verify; done
 check 'inspect --verify' 'the number of datasets' grep -q '^official-1.h5: 230 datasets, .* are as they were written' "$logs/out"
@@ -73,6 +81,28 @@ well mpirun -n 4 "$program" import official -o bf16.h5 --storage bf16 --config o
 well "$program" import transformer -o int8.h5 --storage int8
 well "$program" run --weights some.h5 --tokens 1,2,3
 check 'imports of parts and in other types' 'the numbers that the whole has' "$python" "$sources/tests/parts.py"
+
+# ---- memory goes by blocks of 64 MB, not by the largest tensor, 512 MiB; what is left is told while it runs ----
+check 'checkpoints large' 'a checkpoint' "$checkpoints" large large large.json
+for storage in as-it-is bf16; do
+    options=(--config large.json)
+    if [ $storage = bf16 ]; then options+=(--storage bf16 --layers 0 --experts 1); fi
+    check "import large, $storage" 'at most 300 MB at its peak' "$python" - "$program" import large -o large.h5 --force "${options[@]}" <<'PYTHON'
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, capture_output=True)
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+print(f"{peak / 1e6:.0f} MB")
+sys.exit(peak > 300e6)
+PYTHON
+done
+check 'export-weights large' 'at most 300 MB at its peak' "$python" - "$program" export-weights large.h5 --to gguf -o large.gguf <<'PYTHON'
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, capture_output=True)
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+print(f"{peak / 1e6:.0f} MB")
+sys.exit(peak > 300e6)
+PYTHON
+rm -rf large large.h5 large.gguf
 
 # ---- interrupted at any write, it goes on where it was ----
 disk=${DISK_LIBRARY:?}

@@ -5,6 +5,15 @@
 #   tokenizer.sh PROGRAM SOURCES SCRATCH
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh" "$@"
+# ---- a build without SentencePiece refuses, whatever else it is told; the rest works ----
+with=$program program=${WITHOUT:?}
+: >any.model
+refuse 64 --tokenizer 'has no SentencePiece' -- tokenize --tokenizer any.model text
+refuse 64 --tokenizer 'has no SentencePiece' -- run --preset tiny --tokenizer any.model --prompt text
+ranks=1 refuse 64 --tokenizer 'has no SentencePiece' -- tokenize --tokenizer absent text
+well "$program" run --preset tiny --prompt text
+program=$with
+
 need jq spm_train spm_encode spm_decode
 python_with h5py xarray h5netcdf
 
