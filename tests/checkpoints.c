@@ -1,7 +1,7 @@
 /* checkpoints: small checkpoints in every form that `expertmesh import` reads, and the same weights in the weights format.
  *
  *   checkpoints official|transformer|model|gguf|gguf-split|q8 OUT W.h5     write the form, and W.h5
- *   checkpoints large OUT C.json   the official form of one layer whose largest tensors have 512 MiB, as holes, and its config
+ *   checkpoints large OUT C.json   the official form of one layer, with an embedding of 512 MiB, as holes, and its config
  *   checkpoints same A.h5 B.h5     do two files hold the same datasets below / and /layers, and the same config?
  *
  * Independent of the program: no line in common. Numbers are a function of tensor, layer and place. The shapes are no multiple
@@ -596,7 +596,7 @@ static void write_hole(const char *folder, int number, pickled_array data, const
 
 static void write_large(const char *out, const char *config)
 {
-    const shape s = {.D = 512, .L = 1, .H = 4, .K = 2, .C = 128, .E = 2, .S = 1, .F = 1 << 19, .V = 1 << 18};
+    const shape s = {.D = 512, .L = 1, .H = 4, .K = 2, .C = 128, .E = 2, .S = 1, .F = 1 << 17, .V = 1 << 18};
     int q = s.H * s.C, k = s.K * s.C;
     const pickled_array norm = {PICKLED_F4, 1, {s.D}, NULL};
     const int64_t matrix[][2] = {{s.D, k}, {q, s.D}, {s.D, q}, {s.D, k}};
