@@ -13,6 +13,7 @@ refuse 64 --tokenizer 'has no SentencePiece' -- run --preset tiny --tokenizer an
 ranks=1 refuse 64 --tokenizer 'has no SentencePiece' -- tokenize --tokenizer absent text
 well "$program" run --preset tiny --prompt text
 program=$with
+if [ "$failures" -gt 0 ]; then finish; fi
 
 need jq spm_train spm_encode spm_decode
 python_with h5py xarray h5netcdf
