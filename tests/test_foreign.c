@@ -13,7 +13,7 @@
 
 #ifndef PICKLES
 #define PICKLES "pickles"
-#define CORPUS "fuzz/corpus"
+#define CORPUS  "fuzz/corpus"
 #endif
 
 static char *read_whole(const char *path, long *length)
