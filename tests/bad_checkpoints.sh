@@ -10,6 +10,7 @@ python_with h5py numpy
 
 for name in official transformer model; do well "$checkpoints" $name $name w-$name.h5; done
 well "$checkpoints" gguf gguf.gguf w-gguf.h5
+well "$checkpoints" gguf-split split w-split.h5
 well "$python" "$sources/tests/hostile.py"
 cp "$logs/out" "$logs/hostile"
 checks=$((checks + 1))
@@ -34,6 +35,8 @@ if [ -e harm ]; then fail 'import of hostile pickles' 'no command run' 'a file t
 ranks='1 4' refuse 65 'leads out of its folder' --follow-links -- import command4 -o out.h5 --config official.json
 well "$program" import path-link --follow-links -o linked.h5
 check 'linked.h5' 'the same as without links' "$checkpoints" same w-model.h5 linked.h5
+well "$program" import gguf-link --follow-links -o linked-gguf.h5
+check 'linked-gguf.h5' 'the same as without links' "$checkpoints" same w-split.h5 linked-gguf.h5
 
 # ---- inputs that are not there, and outputs that cannot be ----
 mkdir empty

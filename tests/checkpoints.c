@@ -1,6 +1,7 @@
 /* checkpoints: small checkpoints in every form that `expertmesh import` reads, and the same weights in the weights format.
  *
  *   checkpoints official|transformer|model|gguf|gguf-split|q8 OUT W.h5     write the form, and W.h5
+ *   checkpoints large OUT C.json   the official form of one layer, with an embedding of 512 MiB, as holes, and its config
  *   checkpoints same A.h5 B.h5     do two files hold the same datasets below / and /layers, and the same config?
  *
  * Independent of the program: no line in common. Numbers are a function of tensor, layer and place. The shapes are no multiple
@@ -584,6 +585,39 @@ static void write_gguf(const char *path, const shape *s, const array_list *list,
     fclose(file);
 }
 
+/* ---- a large one, of zeros ---- */
+
+static void write_hole(const char *folder, int number, pickled_array data, const pickled_array *scales)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s/tensor%05d_000", folder, number);
+    pickle_write(path, &data, scales);
+}
+
+static void write_large(const char *out, const char *config)
+{
+    const shape s = {.D = 512, .L = 1, .H = 4, .K = 2, .C = 128, .E = 2, .S = 1, .F = 1 << 17, .V = 1 << 18};
+    int q = s.H * s.C, k = s.K * s.C;
+    const pickled_array norm = {PICKLED_F4, 1, {s.D}, NULL};
+    const int64_t matrix[][2] = {{s.D, k}, {q, s.D}, {s.D, q}, {s.D, k}};
+    const pickled_array wide = {PICKLED_BF16, 3, {s.E, 1, s.F}, NULL}, narrow = {PICKLED_BF16, 3, {s.E, 8, s.D}, NULL};
+    mkdir(out, 0777);
+    write_json(config, &s, false);
+    write_hole(out, 0, (pickled_array){PICKLED_F4, 2, {s.V, s.D}, NULL}, NULL);
+    write_hole(out, 1, norm, NULL);
+    for (int slot = 0; slot < 3; slot++)
+        write_hole(out, 2 + slot,
+                   (pickled_array){PICKLED_I1, 3, {s.E, slot == 1 ? s.F : s.D, slot == 1 ? s.D : s.F}, NULL},
+                   slot == 1 ? &narrow : &wide);
+    for (int slot = 3; slot < 7; slot++) {
+        const int64_t *dims = matrix[slot - 3];
+        const pickled_array scales = {PICKLED_BF16, 2, {slot == 4 ? 8 : 1, dims[1]}, NULL};
+        write_hole(out, 2 + slot, (pickled_array){PICKLED_I1, 2, {dims[0], dims[1]}, NULL}, &scales);
+    }
+    for (int slot = 7; slot < 11; slot++) write_hole(out, 2 + slot, norm, NULL);
+    write_hole(out, 13, (pickled_array){PICKLED_F4, 2, {s.D, s.E}, NULL}, NULL);
+}
+
 /* ---- all of it ---- */
 
 static void write_form(const char *form, const char *out, const char *weights)
@@ -710,6 +744,9 @@ int main(int argc, char **argv)
 {
     if (argc != 4) die("usage: checkpoints FORM OUT W.h5, or: checkpoints same A.h5 B.h5");
     if (strcmp(argv[1], "same") == 0) return compare(argv[2], argv[3]);
-    write_form(argv[1], argv[2], argv[3]);
+    if (strcmp(argv[1], "large") == 0)
+        write_large(argv[2], argv[3]);
+    else
+        write_form(argv[1], argv[2], argv[3]);
     return 0;
 }

@@ -12,7 +12,7 @@ seconds=${EXPERTMESH_FUZZ_SECONDS:-60}
 mkdir -p "$scratch/found" && cd "$scratch" || exit
 ulimit -c 0
 # The address space of a sanitizer cannot be limited, but libFuzzer counts what is allocated.
-"$fuzzer" -max_total_time="$seconds" -timeout=10 -max_len=65536 -malloc_limit_mb=4 -rss_limit_mb=1024 -print_final_stats=1 \
+timeout -k 5 $((seconds + 240)) "$fuzzer" -max_total_time="$seconds" -timeout=10 -max_len=65536 -malloc_limit_mb=4 -rss_limit_mb=1024 -print_final_stats=1 \
     -verbosity=0 -close_fd_mask=1 found "$corpus" >log 2>&1
 code=$?
 if [ "$code" != 0 ]; then

@@ -141,6 +141,8 @@ tensors("st-unknown", "transformer.what", change=lambda h: h.update({"transforme
 tensors("st-missing", "/layers/003/attn_query", "missing", change=lambda h: h.pop(QUERY))
 tensors("st-expert", "/layers/002/ffn_up", "missing", change=lambda h: h.pop("transformer.decoder_layer.2.moe.1.linear_v.weight"))
 tensors("st-layer", "layers are missing: 5", change=lambda h: [h.pop(n) for n in list(h) if ".decoder_layer.5." in n])
+tensors("st-nothing", "1000 of 1000 layers are missing", config={"num_hidden_layers": 1000, "num_experts": 65536},
+        change=lambda h: [h.pop(n) for n in list(h) if ".decoder_layer." in n])
 tensors("st-twice", "twice", change=lambda h: h.update({"model.norm.weight": h[NORM] | {"data_offsets": [len(NUMBERS) - 184, len(NUMBERS)]}}) or [h.pop(n) for n in list(h) if h[n].get("data_offsets", [0, 0])[1] > len(NUMBERS) - 184 and n != "model.norm.weight"])
 duplicate = json.dumps(HEADER)[:-1] + ", " + json.dumps({NORM: HEADER[NORM]})[1:]
 tensors("st-duplicate", NORM, text=duplicate.encode())
@@ -192,6 +194,13 @@ with open("no-weight-map/model.safetensors.index.json", "w") as out:
 refused("no-weight-map", "weight_map")
 
 # ---- GGUF ----
+
+os.makedirs("gguf-link")
+for part in (1, 3):
+    shutil.copy(f"split-0000{part}-of-00003.gguf", "gguf-link")
+os.symlink(os.path.abspath("split-00002-of-00003.gguf"), "gguf-link/split-00002-of-00003.gguf")
+for path in ("gguf-link", "gguf-link/split-00001-of-00003.gguf"):
+    refused(path, "leads out of its folder", "--follow-links")
 
 with open("gguf.gguf", "rb") as source:
     GGUF = source.read()

@@ -45,6 +45,17 @@ well "$program" import model/model.safetensors.index.json -o index.h5
 same model.h5 index.h5
 well "$program" import transformer/model.safetensors -o file.h5
 same transformer.h5 file.h5
+cp -r transformer 'any[1]*' # a folder's name is no pattern
+well "$program" import 'any[1]*' -o any.h5
+same transformer.h5 any.h5
+
+# ---- keys that are absent, or have their other names: from the shapes, else as in Grok-1 ----
+well "$program" init --preset tiny --storage bf16 -o square.h5 # as wide as its heads together
+well "$program" export-weights square.h5 --to safetensors -o square
+check 'checkpoints with other keys' 'made' "$python" "$sources/tests/keys.py" make
+for name in names few heads; do well "$program" import $name -o $name-1.h5; done
+well "$program" import few.gguf -o few-gguf-1.h5
+check 'imports of checkpoints with other keys' 'the config of the whole, and of Grok-1' "$python" "$sources/tests/keys.py" check
 
 # ---- checksums: any program can repeat them, and damage to any byte is found ----
 for ranks in 1 4; do well mpirun -n $ranks "$program" inspect official-1.h5 --verify; done
@@ -71,6 +82,26 @@ well "$program" import transformer -o int8.h5 --storage int8
 well "$program" run --weights some.h5 --tokens 1,2,3
 check 'imports of parts and in other types' 'the numbers that the whole has' "$python" "$sources/tests/parts.py"
 
+# ---- memory goes by blocks of 64 MB, not by the largest tensor, 512 MiB; how fast it goes, and what is left, is told ----
+cat >peak.py <<'PYTHON'
+import os, pty, re, resource, subprocess, sys
+terminal, inner = pty.openpty()
+reader = subprocess.Popen(["cat"], stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=inner).returncode
+os.close(inner), os.close(terminal)
+told = reader.communicate()[0].decode()
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+assert code == 0, told
+assert peak < 300e6, f"{peak / 1e6:.0f} MB"
+assert re.search(r"orted \[#* *\] +\d+% \d+\.\d s, [\d.]+ .?B/s a rank, \d+ s left", told), told
+PYTHON
+peak() { check "$*" 'at most 300 MB at its peak; rate and time left' "$python" peak.py "$program" "$@"; }
+check 'checkpoints large' 'a checkpoint' "$checkpoints" large large large.json
+peak import large -o large.h5 --config large.json
+peak import large -o large.h5 --force --config large.json --storage bf16 --layers 0 --experts 1
+peak export-weights large.h5 --to gguf -o large.gguf --storage f32
+rm -rf large large.h5 large.gguf
+
 # ---- interrupted at any write, it goes on where it was ----
 disk=${DISK_LIBRARY:?}
 writes=$(env LD_PRELOAD="$disk" DISK=tell DISK_TELL=writes "$program" import model -o counted.h5 >/dev/null 2>&1; cat writes)
@@ -85,6 +116,13 @@ for n in 1 2 7 $((writes / 3)) $((writes / 2)) $((writes - 1)) "$writes"; do
     check "killed.h5 after write $n" 'the bytes of one that was not killed' cmp killed.h5 counted.h5
     check "killed.h5 after write $n" 'nothing beside it' test "$(find . -name 'killed.h5*' | wc -l)" = 1
 done
+# On four ranks that are killed, and gone on with on three.
+rm -f killed.h5*
+env LD_PRELOAD="$disk" DISK="kill=$((writes / 10))" mpirun -n 4 "$program" import model -o killed.h5 >"$logs/out" 2>"$logs/err"
+check 'four ranks killed' 'no file of that name' test ! -e killed.h5
+well mpirun -n 3 "$program" import model -o killed.h5
+check 'gone on after four ranks were killed' 'blocks that were there' grep -q 'blocks were there already' "$logs/out"
+check 'killed.h5 after four ranks' 'the bytes of one that was not killed' cmp killed.h5 counted.h5
 # What is there counts only when it is what was written; and another checkpoint begins anew.
 rm -f killed.h5*
 env LD_PRELOAD="$disk" DISK="kill=$((writes / 2))" "$program" import model -o killed.h5 >"$logs/out" 2>"$logs/err"
@@ -121,6 +159,17 @@ for name in gguf q8; do
     check "$name-out.gguf" 'the same bytes on any number of ranks' cmp "$name-out.gguf" "$name-alone.gguf"
     well "$program" import "$name-out.gguf" -o "$name-back.h5"
     same "$name-1.h5" "$name-back.h5"
+done
+# Killed, an export has no file of that name; it begins anew.
+for n in 1 2 50; do
+    for form in gguf safetensors; do
+        env LD_PRELOAD="$disk" DISK="kill=$n" "$program" export-weights model-1.h5 --to $form -o killed-out >"$logs/out" 2>"$logs/err"
+        check "export to $form killed at write $n" 'nothing of that name' test ! -e killed-out -a -e killed-out.partial
+        well "$program" export-weights model-1.h5 --to $form -o killed-out
+        check "export to $form after it was killed" 'nothing beside it' test ! -e killed-out.partial
+        if [ $form = safetensors ]; then check killed-out 'the files of one that was not killed' diff -r killed-out model-out; fi
+        rm -rf killed-out
+    done
 done
 # What is 8-bit by scales of its own becomes the float32 that it weighs.
 well "$program" export-weights official-1.h5 --to safetensors -o official-out

@@ -3,6 +3,7 @@
 # in double precision; the same bits on other ranks; where two kinds part, and which differences a norm cancels.
 # shellcheck source=tests/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh" "$@"
+python_with h5py
 
 # Weights large enough that the differences show: a router's logits reach the soft cap.
 shape=(--preset tiny --num-experts 8 --emb-size 96)
@@ -44,11 +45,12 @@ for wrong in '--router-softcap 0.5' '--renormalise-floor 0' '--gelu-erf'; do
     [ "$status" = 1 ] || fail "reference $wrong on what jax does" 'exit code 1' "$status: $(cat "$logs/out")"
 done
 
-# parts A B QUANTITY TOLERANCE: they part in layer 0, at that quantity.
+# parts A B QUANTITY TOLERANCE [LAYER]: they part in that layer (0), at that quantity.
 parts() {
+    local what="they part in layer ${5-0}, at $3"
     watch "$program" compare "$1" "$2" --tolerance "$4"
     checks=$((checks + 1))
-    grep -qxF "they part in layer 0, at $3" "$logs/out" || fail "compare $1 $2" "they part in layer 0, at $3" "$(tail -3 "$logs/out")"
+    grep -qxF "$what" "$logs/out" || fail "compare $1 $2" "$what" "$(tail -3 "$logs/out")"
 }
 parts glu-jax.h5 glu-cap.h5 router_logits 0
 parts glu-jax.h5 glu-renormalised.h5 expert_weights 0
@@ -59,6 +61,27 @@ parts glu-jax.h5 glu-renormalised.h5 expert_weights 1e-3
 for quantity in ffn_out resid_post; do
     check "renormalised against as released" "$quantity the same within 1e-3" grep -qE "^$quantity .* same\$" "$logs/out"
 done
+as '--numerics sglang --router-renormalise' '--router-softcap 30 --renormalise-floor 0' nearly-vllm # but for attention's factor
+watch "$program" compare glu-nearly-vllm.h5 glu-vllm.h5 --tolerance 1e-3
+for quantity in attn_out resid_mid; do
+    check "a factor on attention's output" "$quantity the same within 1e-3" grep -qE "^$quantity .* same\$" "$logs/out"
+done
+# A soft cap and another GELU are not: the experts' sum differs behind its norm.
+for other in cap erf; do
+    watch "$program" compare glu-jax.h5 glu-$other.h5 --tolerance 1e-6
+    for quantity in ffn_out resid_post; do
+        check "$other against as released" "$quantity differs" grep -qE "^$quantity .* DIFFERS\$" "$logs/out"
+    done
+done
+watch "$program" compare glu-jax.h5 glu-cap.h5 --tolerance 1e-2
+check 'a soft cap' 'ffn_out differs by more than a hundredth' grep -qE '^ffn_out .* DIFFERS$' "$logs/out"
+# Where they part is the layer that differs: here the router of layer 1 alone reaches a cap.
+cp glu.h5 flat.h5
+check 'a flat router in layer 0' made "$python" -c "
+import h5py
+with h5py.File('flat.h5', 'r+') as file: file['layers/000/router'][...] = 0"
+for cap in 0 0.5; do well "$program" run --weights flat.h5 --tokens "$tokens" --router-softcap $cap --trace flat-$cap.h5; done
+parts flat-0.h5 flat-0.5.h5 router_logits 0 1
 well "$program" inspect glu-vllm.h5
 check 'inspect' 'the arithmetic in words' grep -q 'numerics .*soft-capped at 30; weights of experts renormalised' "$logs/out"
 

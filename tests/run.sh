@@ -6,6 +6,8 @@
 #   --quick     leave out the clang build and the sanitizers
 #   -R REGEX    of the tests, only those whose name matches (as for ctest)
 #
+# EXPERTMESH_FUZZ_SECONDS=3600 in the environment fuzzes each reader of foreign files for an hour instead of a minute.
+#
 # Builds in build/clang, build/gcc and build/sanitize. A failed step does not keep the others from running; the status is 1
 # when one failed, 64 for wrong usage, 69 when packages are missing and cannot be installed from here. The last line is
 # CTest's last.

@@ -13,6 +13,7 @@
 
 #ifndef PICKLES
 #define PICKLES "pickles"
+#define CORPUS  "fuzz/corpus"
 #endif
 
 static char *read_whole(const char *path, long *length)
@@ -99,6 +100,20 @@ static void pickles_are_read(void)
     em_input_close(&input);
     CU_ASSERT(read_pickle(PICKLES "/norm.pickle", &pickle, &status));
     CU_ASSERT(pickle.num_arrays == 1 && pickle.array[0].number == EM_NUMBER_F32 && pickle.array[0].dims[0] == 7);
+}
+
+/* Bytes behind BINBYTES and behind BINBYTES8; bfloat16 of jax and of ml_dtypes (tests/fuzz/corpus.py). */
+static void either_opcode_has_bytes(void)
+{
+    static const char *const paths[] = {CORPUS "/pickle/binbytes.pickle", CORPUS "/pickle/binbytes8.pickle"};
+    for (int i = 0; i < 2; i++) {
+        em_pickle pickle;
+        em_status status;
+        CU_ASSERT(read_pickle(paths[i], &pickle, &status));
+        CU_ASSERT_STRING_EQUAL(status.text, "");
+        CU_ASSERT(pickle.num_arrays == 2 && pickle.array[1].number == EM_NUMBER_BF16);
+        CU_ASSERT(pickle.array[0].dims[0] == 2 && pickle.array[0].dims[1] == 3 && pickle.array[1].dims[0] == 1);
+    }
 }
 
 /* A pickle cut off anywhere, or with any byte changed to any of a few others, is read or refused; nothing else happens. */
@@ -232,6 +247,7 @@ int main(int argc, char **argv)
     static const suite_test tests[] = {
         {"we write what Python writes", we_write_what_python_writes},
         {"pickles are read", pickles_are_read},
+        {"either opcode has bytes", either_opcode_has_bytes},
         {"damaged pickles are refused", damaged_pickles_are_refused},
         {"official sizes reconcile", official_sizes_reconcile},
         {"files are tensors", files_are_tensors},

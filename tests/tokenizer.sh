@@ -5,6 +5,16 @@
 #   tokenizer.sh PROGRAM SOURCES SCRATCH
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh" "$@"
+# ---- a build without SentencePiece refuses, whatever else it is told; the rest works ----
+with=$program program=${WITHOUT:?}
+: >any.model
+refuse 64 --tokenizer 'has no SentencePiece' -- tokenize --tokenizer any.model text
+refuse 64 --tokenizer 'has no SentencePiece' -- run --preset tiny --tokenizer any.model --prompt text
+ranks=1 refuse 64 --tokenizer 'has no SentencePiece' -- tokenize --tokenizer absent text
+well "$program" run --preset tiny --prompt text
+program=$with
+if [ "$failures" -gt 0 ]; then finish; fi
+
 need jq spm_train spm_encode spm_decode
 python_with h5py xarray h5netcdf
 
@@ -60,7 +70,8 @@ expect '--special-tokens' "$bos $(spm_encode --model=m.model --output_format=id 
 prompt='A router chooses; na\xc3\xafve.'
 prompt=$(printf '%b' "$prompt")
 ids=$(spm_encode --model=m.model --output_format=id <<<"$prompt")
-model=(run --preset tiny --vocab-size 512 --generate 20 --temperature 2 --force)
+size=$(wc -l <m.vocab) # and one token more, without a piece
+model=(run --preset tiny --vocab-size $((size + 1)) --generate 20 --temperature 2 --force)
 well mpirun -n 4 "$program" "${model[@]}" --tokenizer m.model --prompt "$prompt" --trace text.h5
 cp "$logs/out" printed
 well "$program" "${model[@]}" --tokens "$ids" --trace numbers.h5
@@ -69,7 +80,8 @@ well "$program" report text.h5 -o text.html
 cat >look.py <<'P'
 import sys, h5py, xarray
 pieces = [line.split("\t")[0] for line in open("m.vocab", encoding="utf-8")]
-pieces += [""] * (512 - len(pieces))
+size = len(pieces)
+pieces += [""]
 with h5py.File("text.h5") as f:
     assert [p.decode() for p in f["token_text"][:]] == pieces, "h5py reads other pieces"
     ids = [int(i) for i in f["token_ids"][:]]
@@ -85,16 +97,39 @@ def meaning(i):
     if piece == "<unk>": return " \u2047 ".encode()
     if piece.startswith("<0x"): return bytes([int(piece[3:5], 16)])
     return piece.replace("\u2581", " ").encode()
-text = b"".join(meaning(i) for i in ids[int(sys.argv[1]):] if i < 500)
+text = b"".join(meaning(i) for i in ids[int(sys.argv[1]):] if i < size)
 assert any(pieces[i].startswith("<0x") for i in ids), "no byte piece was met"
 printed = open("printed", "rb").read().split(b"\ngenerated:\n")[1]
-if all(pieces[i] for i in ids): assert printed.startswith(text), (text, printed[:200])
+assert all(pieces[i] for i in ids), "the token without a piece was drawn"
+assert printed.startswith(text), (text, printed[:200])
 P
 check 'token_text by h5py and xarray; the report; what was streamed' 'the pieces of m.vocab' "$python" look.py "$(wc -w <<<"$ids")"
 
 first=${ids%% *}
 expect 'inspect token 0' "$(sed -n "$((first + 1))p" m.vocab | cut -f 1)" \
     "$("$program" inspect text.h5 token 0 -o json | jq -r '.. | objects | select(.token_id? == '"$first"' and .sequence? == 0) | .text' | head -n 1)"
+
+# ---- a character of several tokens comes out with its last; bytes that are none as soon as that is known ----
+cat >streamed.py <<'P'
+import subprocess, sys
+vocab = [line.split("\t")[0] for line in open("m.vocab", encoding="utf-8")]
+byte = {int(piece[3:5], 16): i for i, piece in enumerate(vocab) if piece.startswith("<0x")}
+def streamed(ids):
+    lines = subprocess.run([sys.argv[1], "m.model", *map(str, ids)], check=True, capture_output=True, text=True).stdout.split("\n")
+    return [bytes.fromhex(line) for line in lines[:-1]]
+text = "na\u00efve \U0001f600 \u03b1\u03b2 caf\u00e9 \u4e2d"
+seen = streamed(sys.argv[2].split())
+assert b"".join(seen) == text.encode(), seen
+for part in seen: part.decode("utf-8")
+assert seen.count(b"") >= 3 + 2, seen  # of the emoji three bytes wait, of the ideograph two
+a = vocab.index("a")
+assert streamed([a, byte[0xff], a]) == [b"a", b"\xff", b"a", b""]
+assert streamed([a, byte[0xe2], byte[0x96], a]) == [b"a", b"", b"", b"\xe2\x96a", b""]
+assert streamed([a, byte[0xf0], byte[0x9f], byte[0xc3], byte[0xa9]]) == [b"a", b"", b"", b"\xf0\x9f", b"\xc3\xa9", b""]
+assert streamed([a, byte[0xe2], byte[0x96]]) == [b"a", b"", b"", b"\xe2\x96"]
+P
+check 'streaming, token by token' 'whole characters' "$python" streamed.py "${SPEECH:?}" \
+    "$(printf 'na\xc3\xafve \xf0\x9f\x98\x80 \xce\xb1\xce\xb2 caf\xc3\xa9 \xe4\xb8\xad\n' | spm_encode --model=m.model --output_format=id)"
 
 # ---- what is refused ----
 tiny=(run --preset tiny --prompt words)

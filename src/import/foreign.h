@@ -92,8 +92,9 @@ int64_t em_array_bytes(const em_array *array);
 const char *em_array_dims(const em_array *array, em_dims_text buffer);
 
 typedef struct em_foreign {
-    const char *kind; /* "safetensors", ... */
-    char *path;       /* as the user named it; owned */
+    const char *kind;  /* "safetensors", ... */
+    char *path;        /* as the user named it; owned */
+    bool follow_links; /* also read what lies outside its folder */
     int num_inputs;
     char **input;            /* [num_inputs] paths; owned */
     int64_t *size, *changed; /* [num_inputs] of each, as in em_input */
@@ -116,7 +117,10 @@ bool em_foreign_check_overlap(const em_foreign *foreign, const em_input *input, 
 /* The config's field of this name is told, unless it was before. */
 void em_foreign_tell(em_foreign *foreign, const char *field, double value);
 
-/* What one file holds, by its form. Local. */
+/* Does a file really lie in its folder, or is it allowed not to? */
+bool em_path_inside(const char *folder, const char *path, bool follow_links, em_status *status);
+
+/* What one file holds, by its form; of GGUF also the files after it, where it is the first of a split model. Local. */
 bool em_safetensors_read(em_foreign *foreign, const char *path, em_status *status);
 bool em_gguf_read(em_foreign *foreign, const char *path, em_status *status);
 

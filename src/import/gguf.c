@@ -3,6 +3,7 @@
  * https://github.com/ggml-org/ggml/blob/master/docs/gguf.md */
 #include "foreign.h"
 
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -269,8 +270,10 @@ bool em_gguf_read(em_foreign *foreign, const char *path, em_status *status)
         return em_fail(status, EM_BAD_DATA, "%s: is split over %lld files; name the first, whose name must end in %s",
                        path, (long long)count, end);
     for (int part = 2; part <= count; part++) {
-        char *name = em_text("%.*s-%05d-of-%05d.gguf", (int)stem, path, part, (int)count);
-        bool good = read_part(foreign, name, false, &again, status);
+        char *name = em_text("%.*s-%05d-of-%05d.gguf", (int)stem, path, part, (int)count), *copy = em_text("%s", path);
+        bool good = em_path_inside(dirname(copy), name, foreign->follow_links, status) &&
+                    read_part(foreign, name, false, &again, status);
+        free(copy);
         free(name);
         if (!good) return false;
     }

@@ -110,7 +110,7 @@ static int64_t list_files(const char *folder, bool *there, em_status *status)
     return largest;
 }
 
-bool em_official_read(em_foreign *foreign, const char *folder, bool follow_links, em_status *status)
+bool em_official_read(em_foreign *foreign, const char *folder, em_status *status)
 {
     bool *there = em_zeroed(EM_OFFICIAL_FIRST + EM_OFFICIAL_SLOTS * MOST_LAYERS, sizeof *there);
     int64_t largest = list_files(folder, there, status), layers = 0;
@@ -124,7 +124,7 @@ bool em_official_read(em_foreign *foreign, const char *folder, bool follow_links
     for (int64_t i = 0; order && i <= largest && status->code == EM_OK; i++) {
         if (!there[i]) continue;
         char *path = em_text("%s/tensor%05d_000", folder, (int)i);
-        if (em_path_inside(folder, path, follow_links, status))
+        if (em_path_inside(folder, path, foreign->follow_links, status))
             read_tensor(foreign, path, em_official_place(i, order), status);
         free(path);
     }

@@ -14,9 +14,6 @@ void em_official_order(int64_t num_layers, int *layer);
 /* What file number holds, by the order of layers. */
 em_place em_official_place(int64_t number, const int *layer);
 
-bool em_official_read(em_foreign *foreign, const char *folder, bool follow_links, em_status *status);
-
-/* Does a file really lie in its folder, or is it allowed not to? */
-bool em_path_inside(const char *folder, const char *path, bool follow_links, em_status *status);
+bool em_official_read(em_foreign *foreign, const char *folder, em_status *status);
 
 #endif

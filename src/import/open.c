@@ -1,8 +1,9 @@
 /* What a path names: which form of checkpoint, and its files. */
 #include "official.h"
 
+#include <dirent.h>
 #include <errno.h>
-#include <glob.h>
+#include <fnmatch.h>
 #include <libgen.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -33,30 +34,27 @@ static bool exists(const char *folder, const char *name)
 typedef bool reader(em_foreign *foreign, const char *path, em_status *status);
 
 /* Read a file of a folder, which must lie in it. */
-static bool read_inside(em_foreign *foreign, reader *read, const char *folder, const char *name, bool follow_links,
-                        em_status *status)
+static bool read_inside(em_foreign *foreign, reader *read, const char *folder, const char *name, em_status *status)
 {
     char *path = em_text("%s/%s", folder, name);
-    bool good = em_path_inside(folder, path, follow_links, status) && read(foreign, path, status);
+    bool good = em_path_inside(folder, path, foreign->follow_links, status) && read(foreign, path, status);
     free(path);
     return good;
 }
 
-static bool read_config_beside(em_foreign *foreign, const char *folder, bool follow_links, em_status *status)
+static bool read_config_beside(em_foreign *foreign, const char *folder, em_status *status)
 {
-    return !exists(folder, "config.json") ||
-           read_inside(foreign, em_config_json_read, folder, "config.json", follow_links, status);
+    return !exists(folder, "config.json") || read_inside(foreign, em_config_json_read, folder, "config.json", status);
 }
 
-static bool read_shards(em_foreign *foreign, const char *folder, const char *index, bool follow_links,
-                        em_status *status)
+static bool read_shards(em_foreign *foreign, const char *folder, const char *index, em_status *status)
 {
     char *path = em_text("%s/%s", folder, index), **shard = NULL;
     int count = 0;
-    bool good =
-        em_path_inside(folder, path, follow_links, status) && em_safetensors_index(path, &shard, &count, status);
+    bool good = em_path_inside(folder, path, foreign->follow_links, status) &&
+                em_safetensors_index(path, &shard, &count, status);
     for (int i = 0; i < count; i++) {
-        good = good && read_inside(foreign, em_safetensors_read, folder, shard[i], follow_links, status);
+        good = good && read_inside(foreign, em_safetensors_read, folder, shard[i], status);
         free(shard[i]);
     }
     free(shard);
@@ -64,56 +62,59 @@ static bool read_shards(em_foreign *foreign, const char *folder, const char *ind
     return good;
 }
 
-/* The files of a folder whose names end so, sorted: their number, and the first's name. */
-static int find_files(const char *folder, const char *pattern, glob_t *found)
+/* How many names in a folder are of a pattern (fnmatch's), and one of them, which is freed with free. The folder's own name is
+ * no pattern. */
+static int find_files(const char *folder, const char *pattern, char **name)
 {
-    char *path = em_text("%s/%s", folder, pattern);
-    *found = (glob_t){0};
-    int count = glob(path, 0, NULL, found) == 0 ? (int)found->gl_pathc : 0;
-    free(path);
+    DIR *list = opendir(folder);
+    int count = 0;
+    *name = NULL;
+    for (const struct dirent *entry; list && (entry = readdir(list));) {
+        if (fnmatch(pattern, entry->d_name, FNM_PERIOD) != 0) continue;
+        if (count++ == 0) *name = em_text("%s", entry->d_name);
+    }
+    if (list) closedir(list);
     return count;
 }
 
 static bool read_only_file(em_foreign *foreign, const char *folder, const char *pattern, reader *read,
-                           bool follow_links, em_status *status)
+                           em_status *status)
 {
-    glob_t found;
-    int count = find_files(folder, pattern, &found);
+    char *name;
+    int count = find_files(folder, pattern, &name);
     if (count > 1)
         em_fail(status, EM_BAD_DATA, "%s: has %d files %s, but no index of them; name one", folder, count, pattern);
-    else if (em_path_inside(folder, found.gl_pathv[0], follow_links, status))
-        read(foreign, found.gl_pathv[0], status);
-    globfree(&found);
+    else if (count == 1)
+        read_inside(foreign, read, folder, name, status);
+    free(name);
     return status->code == EM_OK;
 }
 
 static bool has_files(const char *folder, const char *pattern)
 {
-    glob_t found;
-    int count = find_files(folder, pattern, &found);
-    globfree(&found);
+    char *name;
+    int count = find_files(folder, pattern, &name);
+    free(name);
     return count > 0;
 }
 
-static bool open_folder(em_foreign *foreign, const char *folder, bool follow_links, em_status *status)
+static bool open_folder(em_foreign *foreign, const char *folder, em_status *status)
 {
     static const char index[] = "model.safetensors.index.json";
     char *inner = em_text("%s/ckpt-0", folder);
     bool good = true;
     if (em_official_is(folder) || em_official_is(inner)) {
         foreign->kind = "the official checkpoint";
-        good = em_official_read(foreign, em_official_is(folder) ? folder : inner, follow_links, status);
+        good = em_official_read(foreign, em_official_is(folder) ? folder : inner, status);
     } else if (exists(folder, index) || has_files(folder, "*.safetensors")) {
         foreign->kind = "safetensors";
-        good = read_config_beside(foreign, folder, follow_links, status) &&
-               (exists(folder, index)
-                    ? read_shards(foreign, folder, index, follow_links, status)
-                    : read_only_file(foreign, folder, "*.safetensors", em_safetensors_read, follow_links, status));
+        good = read_config_beside(foreign, folder, status) &&
+               (exists(folder, index) ? read_shards(foreign, folder, index, status)
+                                      : read_only_file(foreign, folder, "*.safetensors", em_safetensors_read, status));
     } else if (has_files(folder, "*-00001-of-?????.gguf") || has_files(folder, "*.gguf")) {
         bool split = has_files(folder, "*-00001-of-?????.gguf");
         foreign->kind = "GGUF";
-        good = read_only_file(foreign, folder, split ? "*-00001-of-?????.gguf" : "*.gguf", em_gguf_read, follow_links,
-                              status);
+        good = read_only_file(foreign, folder, split ? "*-00001-of-?????.gguf" : "*.gguf", em_gguf_read, status);
     } else {
         good =
             em_fail(status, EM_NO_INPUT,
@@ -131,7 +132,7 @@ static bool ends_with(const char *text, const char *end)
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
 
-static bool open_file(em_foreign *foreign, const char *path, bool follow_links, em_status *status)
+static bool open_file(em_foreign *foreign, const char *path, em_status *status)
 {
     char *copy = em_text("%s", path), *other = em_text("%s", path), magic[4] = "";
     const char *folder = dirname(copy), *name = basename(other);
@@ -146,8 +147,8 @@ static bool open_file(em_foreign *foreign, const char *path, bool follow_links, 
         good = em_fail(status, EM_BAD_DATA, "%s: one tensor of the official checkpoint; name its folder", path);
     } else if (good) {
         foreign->kind = "safetensors";
-        good = read_config_beside(foreign, folder, follow_links, status) &&
-               (ends_with(name, ".index.json") ? read_shards(foreign, folder, name, follow_links, status)
+        good = read_config_beside(foreign, folder, status) &&
+               (ends_with(name, ".index.json") ? read_shards(foreign, folder, name, status)
                                                : em_safetensors_read(foreign, path, status));
     }
     free(copy);
@@ -158,13 +159,11 @@ static bool open_file(em_foreign *foreign, const char *path, bool follow_links, 
 bool em_foreign_open(em_foreign *foreign, const char *path, const char *config, bool follow_links, em_status *status)
 {
     struct stat info;
-    *foreign = (em_foreign){.path = em_text("%s", path), .kind = "a checkpoint"};
+    *foreign = (em_foreign){.path = em_text("%s", path), .kind = "a checkpoint", .follow_links = follow_links};
     if (stat(path, &info) != 0) em_fail(status, EM_NO_INPUT, "%s: %s", path, strerror(errno));
     bool good =
         status->code == EM_OK && (!config || em_config_read_json(config, &foreign->config, &foreign->given, status));
-    if (good)
-        good = S_ISDIR(info.st_mode) ? open_folder(foreign, path, follow_links, status)
-                                     : open_file(foreign, path, follow_links, status);
+    if (good) good = S_ISDIR(info.st_mode) ? open_folder(foreign, path, status) : open_file(foreign, path, status);
     if (!good) em_foreign_close(foreign);
     return good;
 }

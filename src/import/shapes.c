@@ -218,12 +218,13 @@ static void tell_missing_layers(const em_foreign *foreign, em_status *status)
     char text[200] = "";
     int64_t missing = 0;
     size_t length = 0;
+    bool *there = em_zeroed(foreign->config.num_layers, sizeof *there);
+    for (int64_t i = 0; i < foreign->num_arrays; i++) {
+        const em_place *place = &foreign->array[i].place;
+        if (place->role == EM_ROLE_DATA && place->tensor >= EM_FIRST_LAYER_TENSOR) there[place->layer] = true;
+    }
     for (int64_t layer = 0; layer < foreign->config.num_layers; layer++) {
-        bool any = false;
-        for (em_tensor t = EM_FIRST_LAYER_TENSOR; t < EM_NUM_TENSORS && !any; t++)
-            for (int64_t e = 0; e < em_tensor_shape_of(&foreign->config, t).experts && !any; e++)
-                any = em_foreign_find(foreign, EM_ROLE_DATA, t, layer, e);
-        if (any) continue;
+        if (there[layer]) continue;
         if (length < 150)
             length += (size_t)snprintf(text + length, sizeof text - length, "%s%lld", missing > 0 ? ", " : "",
                                        (long long)layer);
@@ -231,6 +232,7 @@ static void tell_missing_layers(const em_foreign *foreign, em_status *status)
             length += (size_t)snprintf(text + length, sizeof text - length, ", ...");
         missing++;
     }
+    free(there);
     em_fail(status, EM_BAD_DATA, "%s: %lld of %lld layers are missing: %s; --layers imports others", foreign->path,
             (long long)missing, (long long)foreign->config.num_layers, text);
 }

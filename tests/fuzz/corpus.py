@@ -73,6 +73,48 @@ def gguf(kind, code, row_bytes):
     write(f"gguf/{kind}.gguf", data + bytes(-len(data) % 32 + offset))
 
 
+def gguf_values():
+    """A key of each type, lists of each, and one small array: what a header can hold."""
+    formats = "BbHhIif?QQQqd"
+    keys = [text("general.architecture") + struct.pack("<I", 8) + text("grok"), text("split.count") + struct.pack("<IH", 2, 1),
+            text("grok.rope.scaling.type") + struct.pack("<I", 8) + text("none")]
+    for kind, form in enumerate(formats):
+        if kind in (8, 9):
+            continue
+        keys.append(text(f"value.{kind}") + struct.pack("<I" + form, kind, 1))
+        keys.append(text(f"list.{kind}") + struct.pack("<IIQ" + 2 * form, 9, kind, 2, 0, 1))
+    info = text("output_norm.weight") + struct.pack("<IQIQ", 1, 4, 0, 0)
+    data = b"GGUF" + struct.pack("<IQQ", 2, 1, len(keys)) + b"".join(keys) + info
+    write("gguf/values.gguf", data + bytes(-len(data) % 32 + 16))
+
+
+def pickled_pair(module, big):
+    """int8 [2, 3] and bfloat16 scales [1, 3], with all bytes behind BINBYTES or BINBYTES8, and nothing kept that is not needed."""
+    def word(name):
+        return b"\x8c" + bytes([len(name)]) + name.encode()
+
+    def put_bytes(count):
+        return (b"\x8e" + struct.pack("<Q", count) if big else b"B" + struct.pack("<I", count)) + bytes(range(count))
+
+    def array(kind, rows, size):
+        dtype = word("numpy") + word("dtype") + b"\x93" + kind + b"\x89\x88\x87R(K\x03" + word("<") + b"NNN" + \
+            b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        start = word("numpy.core.multiarray") + word("_reconstruct") + b"\x93" + word("numpy") + word("ndarray") + b"\x93K\x00\x85C\x01b\x87R"
+        return start + b"(K\x01K" + bytes([rows]) + b"K\x03\x86" + dtype + b"\x89" + put_bytes(3 * rows * size) + b"tb"
+
+    scales = word(module) + word("bfloat16") + b"\x93"
+    return b"\x80\x04" + word("__main__") + word("QuantizedWeight8bit") + b"\x93)\x81}(" + word("weight") + array(word("i1"), 2, 1) + \
+        word("scales") + array(scales, 1, 2) + b"ub."
+
+
+write("pickle/binbytes.pickle", pickled_pair("jax.numpy", False))
+write("pickle/binbytes8.pickle", pickled_pair("ml_dtypes", True))
+write("pickle/command.pickle", b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x04true\x85R.")
+write("pickle/global.pickle", b"\x80\x04cposix\nsystem\n(S'true'\ntR.")
+write("safetensors/one.safetensors", safetensors({"model.norm.weight": "norm"}, "F32", 4))
+write("safetensors/metadata.safetensors", struct.pack("<Q", 96) + json.dumps({"__metadata__": {"format": "pt"}, "transformer.rms_norm.weight":
+      {"dtype": "F32"}}).encode().ljust(96))
+gguf_values()
 write("safetensors/port.safetensors", safetensors(PORT, "BF16", 2))
 write("safetensors/other.safetensors", safetensors(OTHER, "F16", 2))
 write("safetensors/empty.safetensors", struct.pack("<Q", 2) + b"{}")

@@ -3,6 +3,7 @@
 #include "import/convert.h"
 #include "import/json.h"
 
+#include <sanitizer/allocator_interface.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,32 @@ static void need(bool what, const char *text)
     if (what) return;
     fprintf(stderr, "fuzz: %s\n", text);
     abort();
+}
+
+/* ---- what is allocated: not more at once than a few times the file, and what any file may take ---- */
+
+static size_t held, most_held;
+
+static void hear_malloc(const volatile void *memory, size_t size)
+{
+    (void)memory;
+    held += size;
+    if (held > most_held) most_held = held;
+}
+
+static void hear_free(const volatile void *memory)
+{
+    size_t size = memory ? __sanitizer_get_allocated_size((const void *)memory) : 0;
+    held -= size < held ? size : held; /* what is older than this input was not counted */
+}
+
+static void count_from_here(void)
+{
+    static bool hears;
+    if (!hears)
+        need(__sanitizer_install_malloc_and_free_hooks(hear_malloc, hear_free) > 0, "allocations are not heard of");
+    hears = true;
+    held = most_held = 0;
 }
 
 /* It failed with a message for the user, or it went well without one. */
@@ -59,10 +86,11 @@ static void fuzz(const char *path, size_t size)
 static void convert(const em_foreign *foreign)
 {
     em_config config = foreign->config;
-    int64_t layers[4] = {0, 1, 2, 3}, experts[4] = {0, 1, 2, 3};
+    static int64_t layers[1000], experts[4] = {0, 1, 2, 3}; /* no model has more layers */
     em_status status = {0};
-    if (config.num_layers > 4 || config.num_experts > 4) return;
+    for (int i = 0; i < 1000; i++) layers[i] = i;
     if (!fair(em_foreign_check(foreign, layers, config.num_layers, &status), &status)) return;
+    if (config.num_layers > 4 || config.num_experts > 4) return;
     em_selection s = {.foreign = foreign, .layer = layers, .expert = experts};
     em_converter c = {.reader.foreign = foreign, .head.foreign = foreign};
     em_source_generate(&s.target, &config, 0, EM_F32);
@@ -119,7 +147,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char path[40];
     int file = file_of(data, size, path);
+    count_from_here();
     fuzz(path, size);
+    need(most_held <= ((size_t)3 << 19) + 8 * size, "more is allocated than a file of this size has a use for");
     close(file);
     return 0;
 }
