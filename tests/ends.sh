@@ -154,7 +154,8 @@ if [ "$(id -u)" = 0 ] && unshare --pid --fork --mount --net --uts --ipc true 2>/
     fault hosts-stop-0 'three hosts: rank 0 of 6 stopped (STOP)' 70 '^expertmesh: rank 0 on node1 does not answer' there node1 STOP 0
     start_job hosts-cut "${six[@]}"
     fault hosts-cut 'three hosts: the cable of node3 taken out' '[1-9][0-9]*' 'node3' hosts_cut node3
-    hosts_mend node3
+    hosts_clear node3 || fail 'ending the daemon that the cut left on node3' 'an end' "$(hosts_left)"
+    hosts_mend node3 || fail 'putting the cable of node3 back' 'a host that is reached soon' 'nothing'
     start_job hosts-daemon "${six[@]}"
     fault hosts-daemon "three hosts: node2's daemon (orted) killed (KILL)" '[1-9][0-9]*' 'node2|lost' \
         kill_daemon node2
