@@ -125,7 +125,7 @@ hosts_mend() {
     # The kernel may take a second to see the carrier. Another host that is reached refuses: nobody listens there.
     for ((tries = 0; tries < 100; tries++)); do
         seen=$("$hosts/on" "$1" timeout 1 bash -c "exec 3<>/dev/tcp/$peer/9" 2>&1)
-        case $seen in *refused*) return ;; esac
+        case $seen in *refused*) return 0 ;; esac
         sleep 0.05
     done
     return 1
