@@ -1,5 +1,7 @@
 #include "expertmesh/clock.h"
 
+#include <math.h>
+
 /* This rank's clock minus rank 0's; error: half the time of the fastest answer. Collective. */
 static double measure(MPI_Comm comm, double *error)
 {
@@ -45,5 +47,6 @@ double em_clock_drift(const em_clock *clock, MPI_Comm comm)
 {
     double error, ahead = measure(comm, &error), origin = clock->origin;
     MPI_Bcast(&origin, 1, MPI_DOUBLE, 0, comm);
-    return ahead - (clock->origin - origin);
+    double drift = ahead - (clock->origin - origin);
+    return fabs(drift) > clock->error + error ? drift : 0;
 }

@@ -23,7 +23,8 @@ void em_clock_start(em_clock *clock, MPI_Comm comm);
  * Collective. */
 void em_clock_go_on(em_clock *clock, MPI_Comm comm, double seconds);
 
-/* How far this rank's clock has gone ahead of rank 0's since em_clock_start. Collective. */
+/* How far this rank's clock has gone ahead of rank 0's since em_clock_start; 0 where that is less than both measurements may be
+ * off. Collective. */
 double em_clock_drift(const em_clock *clock, MPI_Comm comm);
 
 #ifdef __cplusplus
