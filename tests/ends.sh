@@ -152,13 +152,18 @@ if [ "$(id -u)" = 0 ] && unshare --pid --fork --mount --net --uts --ipc true 2>/
         there node2 STOP 1
     start_job hosts-stop-0 "${six[@]}"
     fault hosts-stop-0 'three hosts: rank 0 of 6 stopped (STOP)' 70 '^expertmesh: rank 0 on node1 does not answer' there node1 STOP 0
-    start_job hosts-cut "${six[@]}"
-    fault hosts-cut 'three hosts: the cable of node3 taken out' '[1-9][0-9]*' 'node3' hosts_cut node3
-    hosts_clear node3 || fail 'ending the daemon that the cut left on node3' 'an end' "$(hosts_left)"
-    hosts_mend node3 || fail 'putting the cable of node3 back' 'a host that is reached soon' 'nothing'
     start_job hosts-daemon "${six[@]}"
     fault hosts-daemon "three hosts: node2's daemon (orted) killed (KILL)" '[1-9][0-9]*' 'node2|lost' \
         kill_daemon node2
+    # The last: a job that starts soon after a cable is back may not reach that host. Ranks end there with the job; Open MPI's
+    # daemon stays while it is cut off, and ends when the cable is back.
+    start_job hosts-cut "${six[@]}"
+    fault hosts-cut 'three hosts: the cable of node3 taken out' '[1-9][0-9]*' 'node3' hosts_cut node3
+    hosts_mend node3
+    for ((tries = 0; tries < 300; tries++)); do
+        if [ -z "$(hosts_left)" ]; then break; fi
+        sleep 0.05
+    done
     [ -z "$(hosts_left)" ] || fail 'looking at the hosts after all' 'no process' "$(hosts_left)"
 else
     echo "$test_name: left out: three hosts, which are made of namespaces (that takes root)"

@@ -12,8 +12,7 @@
 #   hosts_down               end everything that runs on them, and them
 #   "$hosts/on" nodeI CMD... run a command there, from this folder. A command of its own, so that `timeout`, `well` and `&` take it
 #   "${hosts_mpirun[@]}" ... mpirun on node1, which starts its daemons on the others without ssh
-#   hosts_cut nodeI          take its cable out; hosts_mend puts it back, and returns when the host is reached again
-#   hosts_clear nodeI        end what a job has left on that host, and wait until it is gone
+#   hosts_cut nodeI          take its cable out; hosts_mend puts it back
 #   hosts_limit RATE         bits a second of every cable each way, as 1gbit; hosts_limit none lifts it
 #   hosts_sent nodeI         bytes that its interface has sent since it was made; hosts_received likewise
 #   hosts_pids nodeI PATTERN numbers, here, of the processes there whose command line matches
@@ -119,30 +118,7 @@ hosts_switch() {
 }
 
 hosts_cut() { hosts_switch ip link set "port${1#node}" down; }
-hosts_mend() {
-    local tries peer=10.77.0.$((${1#node} % 2 + 1)) seen
-    hosts_switch ip link set "port${1#node}" up || return
-    # The kernel may take a second to see the carrier. Another host that is reached refuses: nobody listens there.
-    for ((tries = 0; tries < 100; tries++)); do
-        seen=$("$hosts/on" "$1" timeout 1 bash -c "exec 3<>/dev/tcp/$peer/9" 2>&1)
-        case $seen in *refused*) return 0 ;; esac
-        sleep 0.05
-    done
-    return 1
-}
-
-# Open MPI's daemon on a host that is cut off stays there. Once it hears that its job is over it removes the folder that all
-# jobs of that host share, under the hands of the next one.
-hosts_clear() {
-    local tries pids
-    for ((tries = 0; tries < 200; tries++)); do
-        pids=$(hosts_pids "$1" '^(orted|mpirun) ')
-        if [ -z "$pids" ]; then return; fi
-        xargs kill -KILL <<<"$pids" 2>/dev/null
-        sleep 0.05
-    done
-    return 1
-}
+hosts_mend() { hosts_switch ip link set "port${1#node}" up; }
 
 hosts_limit() {
     local pid_file host
