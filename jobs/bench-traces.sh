@@ -7,7 +7,8 @@
 #
 # Runs a narrow model of 64 layers (8 experts of 256 neurons, 2 selected) on 2,048 tokens, on 2 ranks, with a trace of
 # everything, some 0.7 GB in TMPDIR, which is removed. Then each way to look at it once to warm the page cache and five times,
-# and two ways with the trace on the disk only: median seconds and the most that the process held. Targets: 1 s for inspect, 5 s for report, 500 MB, 2 MB for a page.
+# and two ways with the trace on the disk only: median seconds and the most that the process held. Targets: 1 s for inspect,
+# 5 s for report, 500 MB, 2 MB for a page.
 # Then five pairs of runs, with events and without, for a long prompt and token by token. Target: 1 %.
 # Ends with 0 whatever the figures.
 set -euo pipefail

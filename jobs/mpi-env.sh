@@ -34,7 +34,8 @@ fi
 export OMPI_MCA_odls_base_sigkill_timeout="${OMPI_MCA_odls_base_sigkill_timeout-0}"
 
 # Debian's library for InfiniPath adapters waits a fifth of a second for one whenever Open MPI looks whether `cm` can serve.
-# Adapters that cm is for (InfiniPath, Omni-Path, EFA) are in this folder where there are any.
+# Adapters that cm is for (InfiniPath, Omni-Path, EFA) are in this folder where there are any. Where a job's hosts have one and
+# the one that this is read on has not, OMPI_MCA_pml=cm before it says so.
 if [ ! -d /sys/class/infiniband ]; then export OMPI_MCA_pml="${OMPI_MCA_pml-^cm}"; fi
 
 # Between hosts: notice a dead link in about 8 s instead of minutes. mpirun's daemons probe a connection that has been

@@ -193,13 +193,15 @@ const em_quantity_info em_quantities[EM_NUM_QUANTITIES] = {
                         "s",
                         "how far a rank's times may be off from rank 0's: half the shortest way there and back",
                         NULL},
-    [EM_CLOCK_DRIFT] = {"clock_drift",
-                        EM_TYPE_F64,
-                        1,
-                        {EM_AXIS_RANK},
-                        "s",
-                        "how far a rank's clock had gone ahead of rank 0's at the run's end since its start",
-                        NULL},
+    [EM_CLOCK_DRIFT] =
+        {"clock_drift",
+         EM_TYPE_F64,
+         1,
+         {EM_AXIS_RANK},
+         "s",
+         "how far a rank's clock had gone ahead of rank 0's at the run's end since its start; 0 where that "
+         "is less than it can be told",
+         NULL},
 };
 
 const em_axis_info em_axes[EM_NUM_AXES] = {

@@ -258,8 +258,7 @@ static bool read_length(drawing *d, const int64_t *step_rows, double *seconds, e
     return true;
 }
 
-/* The clocks' error, and how much each gains in a second: its drift spread evenly over the run, where it is more than the
- * error of having measured it. */
+/* The clocks' error, and how much each gains in a second: its drift spread evenly over the run. */
 static bool read_clocks(drawing *d, const int64_t *step_rows, em_status *status)
 {
     int P = d->view->num_ranks;
@@ -269,7 +268,7 @@ static bool read_clocks(drawing *d, const int64_t *step_rows, em_status *status)
                                        em_view_read_list(d->view, EM_CLOCK_DRIFT, d->drift, status) &&
                                        read_length(d, step_rows, &length, status));
     for (int r = 0; good && d->view->complete && r < P; r++) {
-        d->drift[r] = length > 0 && fabs(d->drift[r]) > 2 * error[r] ? d->drift[r] / length : 0;
+        d->drift[r] = length > 0 ? d->drift[r] / length : 0;
         d->result->error = fmax(d->result->error, 2 * error[r]); /* each within its own of rank 0's */
     }
     free(error);
