@@ -15,6 +15,7 @@
 #   library HEADER LIBRARY PKGCONFIG...  a program with the header compiles, links to the library (- for none) and needs no
 #                                        more flags than one of the pkg-config names, or CMAKE_PREFIX_PATH, gives
 #   python MODULE                        python3 imports it
+#   fuzzer                               clang makes a fuzzer
 setup_table() {
     cat <<'TABLE'
 run |gcc             |C compiler                           |command gcc cc                                   |gcc        |GCC
@@ -33,6 +34,7 @@ test|g++             |--tokenizer: its library is C++      |command g++ c++     
 test|librandom123-dev|Philox as published                  |library Random123/philox.h - random123           |random123  |Random123
 run |hdf5-tools      |looking at a trace: h5ls, h5dump     |command h5dump                                   |hdf5~mpi   |HDF5
 test|clang           |the second compiler                  |command clang                                    |llvm@14    |Clang/14
+test|libclang-rt-14-dev|the fuzzers of the second compiler|fuzzer                                           |llvm@14    |Clang/14
 test|libomp-dev      |OpenMP for the second compiler       |library omp.h omp                                |llvm-openmp|Clang/14
 test|clang-format-14 |the format check, version 14         |command clang-format-14                          |llvm@14    |Clang/14
 test|libcunit1-dev   |unit tests                           |library CUnit/Basic.h cunit cunit                |cunit      |CUnit
@@ -91,6 +93,11 @@ setup_probe_command() {
 
 setup_probe_python() {
     python3 -c "import $1" >/dev/null 2>&1
+}
+
+setup_probe_fuzzer() {
+    printf 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d && n && 0; }\n' |
+        clang -fsanitize=fuzzer,address,undefined -x c - -o /dev/null >/dev/null 2>&1
 }
 
 setup_probe_library() {
