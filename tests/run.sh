@@ -119,6 +119,13 @@ slowest_tests() {
         sort -rn | head -n 10 | awk '{ printf "%8.2f s  %s\n", $1, $2 }'
 }
 
+# What was not tested, whole tests and parts of them, and why: CTest keeps the words of tests that did not fail to itself.
+not_tested() {
+    grep -hE '^([a-z_]+: )?([^ ]+ )?(skipped|left out): ' "$builds/gcc/Testing/Temporary/LastTest.log" | sort | uniq -c |
+        sed -E 's/^ *1 /  /; s/^ *([0-9]+) (.*)/  \2 (\1 times)/' ||
+        echo '  (all was)'
+}
+
 cd "$top" || exit 70
 setup_packages test || exit
 builds=$(setup_build_folder "$top") || exit
@@ -140,6 +147,7 @@ if step 'build with gcc' build gcc gcc -DCMAKE_BUILD_TYPE=Release; then
 fi
 if [ -s "$builds/gcc/ctest.log" ]; then
     step 'slowest tests' slowest_tests
+    step 'not tested here' not_tested
 fi
 
 step 'done' true
