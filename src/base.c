@@ -248,14 +248,24 @@ int em_cores(MPI_Comm comm)
     return cores < 1 ? 1 : (int)cores;
 }
 
-int64_t em_memory_limit(void)
+/* What this process may still have of a resource, of which /proc/self/status says under key how much it has. */
+static int64_t left_of(int resource, const char *key)
 {
-    struct rlimit space, data;
-    int64_t limit = INT64_MAX;
-    if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY) limit = (int64_t)space.rlim_cur;
-    if (getrlimit(RLIMIT_DATA, &data) == 0 && data.rlim_cur != RLIM_INFINITY)
-        limit = smaller(limit, (int64_t)data.rlim_cur);
-    return limit;
+    struct rlimit limit;
+    if (getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return INT64_MAX;
+    int64_t kilobytes = number_in_file("/proc/self/status", key);
+    int64_t left = (int64_t)limit.rlim_cur - (kilobytes > 0 ? kilobytes * 1024 : 0);
+    return left > 0 ? left : 0;
+}
+
+int64_t em_address_space_left(void)
+{
+    return left_of(RLIMIT_AS, "VmSize:");
+}
+
+int64_t em_memory_left(void)
+{
+    return smaller(em_address_space_left(), left_of(RLIMIT_DATA, "VmData:"));
 }
 
 int64_t em_memory_peak(void)

@@ -67,16 +67,16 @@ static bool check_memory(MPI_Comm comm, const em_source *source, const em_layout
     MPI_Comm_size(host, &on_host);
     MPI_Allreduce(&mine, &sum, 1, MPI_INT64_T, MPI_SUM, host);
     MPI_Comm_free(&host);
-    int64_t there = em_memory_available(), limit = em_memory_limit();
+    int64_t there = em_memory_available(), left = em_memory_left();
     gethostname(name, sizeof name - 1);
     em_bytes((double)mine, rank_text);
     em_bytes((double)weights, weights_text);
-    if (mine > limit)
+    if (mine > left)
         em_fail(status, EM_BAD_DATA,
                 "the model does not fit: rank %d on %s needs %s (%s of it weights), but ulimit -v or -d leaves it %s; "
                 "raise "
                 "that, or use more ranks, fewer layers or a smaller storage type",
-                rank, name, rank_text, weights_text, em_bytes((double)limit, there_text));
+                rank, name, rank_text, weights_text, em_bytes((double)left, there_text));
     if (sum > there)
         em_fail(status, EM_BAD_DATA,
                 "the model does not fit: rank %d needs %s (%s of it weights), all %d on host %s need %s, but it has %s "

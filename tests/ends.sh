@@ -122,15 +122,21 @@ start_gone() {
 start_gone
 ends gone 'rank 2 of 3 leaves before it begins (exit code 0)' 70 '^expertmesh: rank [01] on .* to begin, but not all ranks came'
 
-# Too little memory for one rank: told before anything is allocated, or where it ran out.
-for memory in 150000 200000 300000; do
+# Too little memory for one rank: for MPI, told before it begins; for the model, told before anything is allocated.
+for memory in 50000 150000 300000 450000 500000; do
+    word='^expertmesh: the model does not fit: rank 1 on .* ulimit -v'
+    if [ "$memory" -le 300000 ]; then word='^expertmesh: rank 1 on .* may still map .*ulimit -v'; fi
     limited=(1 "$memory")
     start_job "memory-$memory" mpirun -n 3
     faulted=${EPOCHREALTIME/[.,]/}
-    ends "memory-$memory" "rank 1 of 3 may have $((memory / 1000)) MB (ulimit -v)" '65|70' \
-        '^expertmesh: (the model does not fit: )?rank ([0-9] on .* to begin, but not all ranks came|1 on .* (of memory|ulimit -v))'
+    ends "memory-$memory" "rank 1 of 3 may have $((memory / 1000)) MB (ulimit -v)" 65 "$word"
 done
 limited=(- 0)
+
+# Memory that runs out all the same, among the weights: told where.
+start_job memory-ends mpirun -n 3 env LD_PRELOAD="${MEMORY_LIBRARY:?}" MEMORY_ENDS=1:150
+faulted=${EPOCHREALTIME/[.,]/}
+ends memory-ends 'rank 1 of 3 gets no more memory' 70 '^expertmesh: rank 1 on .*, layer .*, allocating weights: out of memory'
 
 # ---- on three hosts ----
 if [ "$(id -u)" = 0 ] && unshare --pid --fork --mount --net --uts --ipc true 2>/dev/null; then

@@ -82,9 +82,10 @@ typedef char em_count_text[32];
 const char *em_count(int64_t count, em_count_text buffer);
 
 /* Memory of this host and this process, in bytes. */
-int64_t em_memory_available(void); /* what may still be allocated on the host and in its control group */
-int64_t em_memory_limit(void);     /* what this process alone may allocate (ulimit -v and -d); INT64_MAX: no limit */
-int64_t em_memory_peak(void);      /* largest resident size of this process so far */
+int64_t em_memory_available(void);   /* what may still be allocated on the host and in its control group */
+int64_t em_memory_left(void);        /* what this process may still allocate (ulimit -v and -d); INT64_MAX: no limit */
+int64_t em_address_space_left(void); /* what it may still map (ulimit -v); INT64_MAX: no limit */
+int64_t em_memory_peak(void);        /* largest resident size of this process so far */
 
 /* The cores of this host that fall to this rank: each core is shared evenly by the ranks that may run on it, and a limit of
  * the control group counts. At least 1. Collective over comm. */
