@@ -1,7 +1,7 @@
 #!/bin/bash
-# tests/checkpoint_faults.sh: a run killed at each of its writes in turn while it writes checkpoints, one after the other; and
-# a disk that is full from each write on, for all ranks or for one. There is always a whole checkpoint from which the run goes
-# on to the same bits, but before the first is written.
+# tests/checkpoint_faults.sh: a run killed at each of its writes in turn while it writes checkpoints, one after the other; a disk
+# that is full from each write on, for all ranks or for one; and one that writes other bytes than it was given. There is always a
+# whole checkpoint from which the run goes on to the same bits, but before the first is written.
 #
 #   checkpoint_faults.sh PROGRAM SOURCES SCRATCH
 # shellcheck source=common.sh
@@ -143,6 +143,21 @@ judge 'a full disk when the run is to stop' full-stop 73 same
 for folder in full-stop/*/; do
     cmp -s "$folder/c.h5" before.h5 || fail 'a full disk when the run is to stop' 'the checkpoint before as it was' 'another'
     [ "$(grep -c '^expertmesh: ' "$folder/err")" = 1 ] || fail 'a full disk when the run is to stop' 'one message' "$(cat "$folder/err")"
+done
+
+# ---- a disk that writes something else, at each write in turn ----
+# What does not read back as it was written does not become the checkpoint; a bit that tells nothing (a date, what HDF5 leaves empty)
+# may be another. HDF5's own writes, the first ones, hold much: three bytes of each.
+for at in 50 20 80; do
+    last=$((at == 50 ? first + 1 : 9))
+    mkdir -p wrong-$at && cp before.h5 wrong-$at/c.h5
+    at_every wrong-$at wrong=N,at=$at 1 1 "$last" "$program" run --resume c.h5 "${often[@]}"
+    judge 'a write that goes wrong: the run goes on' wrong-$at 0 same
+done
+for what in '/keys does not read back as it was written' '(computed by loops|damaged|it does not read back|.*is not where it was put)' \
+    'rank 0 does not see the file that rank 0 wrote'; do
+    grep -qE "^checkpoint: not written: c.h5.partial: $what" wrong-*/*/err ||
+        fail 'a write that goes wrong' "\"$what\" in one of them" "$(grep -h '^checkpoint: not' wrong-*/*/err | sort | uniq -c)"
 done
 
 # ---- one of three ranks ----

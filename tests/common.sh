@@ -84,11 +84,11 @@ snapshot() { find . -type d -print -o -printf '%p %s %T@ %i\n' | sort; }
 # The arguments as one would type them.
 spell() { printf '%q ' "$@"; }
 
-# watch COMMAND...: its exit code in $status (124: still running after 60 s), its output in logs/out and logs/err, the time it
-# took, in ms, in $took.
+# watch COMMAND...: its exit code in $status (124: still running after three minutes: on a busy machine, where ranks that wait for
+# each other have a core in turns, some take one), its output in logs/out and logs/err, the time it took, in ms, in $took.
 watch() {
     local start=${EPOCHREALTIME/[.,]/}
-    timeout -k 2 60 "$@" >"$logs/out" 2>"$logs/err" </dev/null
+    timeout -k 2 180 "$@" >"$logs/out" 2>"$logs/err" </dev/null
     status=$?
     took=$(((${EPOCHREALTIME/[.,]/} - start) / 1000))
     if [ "$took" -gt "$slowest" ]; then

@@ -44,6 +44,8 @@ status=0
 timeout 30 mpirun -n 2 "$program" presets : -n 1 "$OTHER" presets >out 2>err || status=$?
 [ $status = 64 ] && [ "$(grep -c '^expertmesh: ' err)" = 1 ]
 grep -q "different programs: rank 0 is expertmesh .*, but rank 2 on $(hostname) is expertmesh 0.0.7 (of another day), library" err
+# What is compared: also the compiler, the order of bytes, their number in a word, and MPI.
+grep -qE 'compiler .*, (little|big)-endian, (32|64)-bit, .*Open MPI .*rank 2 .*compiler .*, (little|big)-endian, (32|64)-bit, .*Open MPI' err
 
 # the plainest set of loops that any rank has is everyone's
 mpirun -n 1 env EXPERTMESH_ISA=plain "$program" run "${model[@]}" --trace mixed.h5 : \
