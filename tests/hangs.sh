@@ -17,6 +17,7 @@ cat >one-rank.sh <<'SCRIPT'
 #!/bin/bash
 # one-rank.sh RANK NAME=VALUE COMMAND...: only that rank with the library, and this in its environment
 if [ "$OMPI_COMM_WORLD_RANK" != "$1" ]; then exec "${@:4}"; fi
+echo $$ >pid
 exec env LD_PRELOAD="$2" "$3" "${@:4}"
 SCRIPT
 well mpirun -n 3 bash one-rank.sh 1 "$hang" "HANG_TELL=$PWD/sent" "${run[@]}"
@@ -76,4 +77,20 @@ hangs stay "$number" 'rank 1 answers, but is stuck in its own work' 'rank 1: lay
 first combine
 hangs stay "$number" 'rank 1 answers, but is stuck in its own work' 'rank 1: layer 1, experts' \
     'ranks 0,2: layer 1, combine, waiting for all ranks'
+
+# Where nothing is said of it there is a watchdog: a thread more than with none.
+threads() { # OPTION...: of rank 1 while it stays in its first message
+    local mpi
+    rm -f pid told
+    mpirun -n 3 bash one-rank.sh 1 "$hang" "HANG=stay=1" env "HANG_TELL=$PWD/told" "${run[@]::${#run[@]}-2}" "$@" >out 2>err </dev/null &
+    mpi=$!
+    until [ -s told ] || ! kill -0 $mpi 2>/dev/null; do sleep 0.05; done
+    find "/proc/$(cat pid)/task" -mindepth 1 -maxdepth 1 | wc -l
+    kill "$mpi"
+    wait "$mpi"
+}
+none=$(threads --watchdog 0 2>/dev/null) usual=$(threads 2>/dev/null)
+check 'threads of a rank with and without --watchdog 0' 'one more without' test "$usual" = $((none + 1)) -a "$none" -gt 0
+well "$program" run --help
+check 'run --help' 'what is usual' grep -qE -- '--watchdog SECONDS .*\(600\)' "$logs/out"
 finish
