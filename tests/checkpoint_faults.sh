@@ -36,7 +36,7 @@ fault_at() {
     if [ -e "$top/$1/c.h5" ]; then cp "$top/$1/c.h5" .; fi
     inject=(env LD_PRELOAD="$disk" DISK="$fault")
     case $fault in *:*) inject=(strace -f -o /dev/null -e trace="${fault%%:*}" -e inject="$fault") ;; esac
-    timeout -k 2 30 "${alone[@]}" "${inject[@]}" "${@:4}" >out 2>err </dev/null
+    timeout -k 2 120 "${alone[@]}" "${inject[@]}" "${@:4}" >out 2>err </dev/null
     echo $? >code
     go_on
     cd "$top" || return
@@ -47,7 +47,7 @@ go_on() {
     local state=same
     if [ ! -e c.h5 ]; then
         state=none
-    elif ! timeout -k 2 30 "${alone[@]}" "$program" run --resume c.h5 >again.out 2>again.err </dev/null; then
+    elif ! timeout -k 2 120 "${alone[@]}" "$program" run --resume c.h5 >again.out 2>again.err </dev/null; then
         state="does not go on: $(tail -n 1 again.err)"
     elif ! told again.out | cmp -s - "$top/whole.txt"; then
         state='other tokens'
@@ -171,7 +171,7 @@ for fault in 0:full=1 0:full=9 1:full=1 1:full=4 2:full=2 2:full=7 1:kill=3 0:ki
     folder=ranks/${fault/:/-}
     mkdir -p "$folder" && cd "$folder" || exit
     cp "$top/before.h5" c.h5
-    timeout -k 2 60 mpirun -n 3 bash "$top/one-rank.sh" "$disk" "${fault%%:*}" "${fault#*:}" "${kept[@]}" "${often[@]}" --force >out 2>err </dev/null
+    timeout -k 2 180 mpirun -n 3 bash "$top/one-rank.sh" "$disk" "${fault%%:*}" "${fault#*:}" "${kept[@]}" "${often[@]}" --force >out 2>err </dev/null
     status=$?
     go_on
     state=$(cat state)

@@ -30,7 +30,7 @@ alone() { well env -u OMPI_MCA_btl "${here[@]}" "$program" run "$@"; }
 # ended JOB STATE: it must end so.
 ended() {
     checks=$((checks + 1))
-    cluster_wait "$1" 'COMPLETED|FAILED|CANCELLED|TIMEOUT|NODE_FAIL|OUT_OF_MEMORY' 120
+    cluster_wait "$1" 'COMPLETED|FAILED|CANCELLED|TIMEOUT|NODE_FAIL|OUT_OF_MEMORY' 300
     if [[ ! $(cluster_job "$1" JobState) =~ ^($2)$ ]]; then
         fail "job $1: $(cluster_job "$1" Command)" "$2" "$(cluster_say "$1")"
     fi
@@ -144,7 +144,7 @@ alone "${long[@]}" --trace long-alone.h5
 printed() {
     local tries
     checks=$((checks + 1))
-    for ((tries = 0; tries < 300; tries++)); do
+    for ((tries = 0; tries < 900; tries++)); do
         if grep -qsaF -- "$3" "$2"; then return; fi
         sleep 0.2
     done
