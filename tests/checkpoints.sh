@@ -162,10 +162,10 @@ well mpirun -n 2 "$program" run "${counting[@]}" 5
 check '--checkpoint-every 5' '8, and every fifth from there' test "$(after "$logs/err")" = '8 13 18'
 well mpirun -n 2 "$program" run "${counting[@]}" 10 --force --max-hours 1e-9
 check '--checkpoint-every 10, stopped after the first step' 'one, where it stopped' test "$(after "$logs/err")" = 4
-well mpirun -n 3 "$program" run --resume sc.h5
+well mpirun -n 3 "$program" run --resume sc.h5 --checkpoint-every 10
 check '--checkpoint-every 10, gone on with from 4 tokens' '14, counted from the checkpoint' test "$(after "$logs/err")" = 14
-well mpirun -n 2 "$program" run --resume sc.h5 --checkpoint-every 1000
-check '--checkpoint-every 1000' 'none' test -z "$(after "$logs/err")"
+well mpirun -n 2 "$program" run --resume sc.h5
+check 'gone on with, and no --checkpoint-every' 'none' test -z "$(after "$logs/err")"
 
 # ---- killed, with the trace ahead of the checkpoint ----
 for victim in 1 0; do
