@@ -33,10 +33,12 @@ fi
 # or two before it looks again. Nothing is lost without that sleep: what a trace counts as written is on its way to the disk.
 export OMPI_MCA_odls_base_sigkill_timeout="${OMPI_MCA_odls_base_sigkill_timeout-0}"
 
-# Debian's library for InfiniPath adapters waits a fifth of a second for one whenever Open MPI looks whether `cm` can serve.
-# Adapters that cm is for (InfiniPath, Omni-Path, EFA) are in this folder where there are any. Where a job's hosts have one and
-# the one that this is read on has not, OMPI_MCA_pml=cm before it says so.
-if [ ! -d /sys/class/infiniband ]; then export OMPI_MCA_pml="${OMPI_MCA_pml-^cm}"; fi
+# Debian's library for InfiniPath adapters waits a fifth of a second for one whenever Open MPI looks whether `cm` can serve; and when
+# it looks whether `ucx` can, UCX 1.13 starts a thread that on a busy machine now and then crashes the rank ("Assertion
+# `ucs_async_thread_global_context.thread != NULL' failed"). Adapters that these are for (InfiniBand, RoCE, InfiniPath, Omni-Path,
+# EFA) are in this folder where there are any. Where a job's hosts have one and the one that this is read on has not,
+# OMPI_MCA_pml=ucx or cm before it says so.
+if [ ! -d /sys/class/infiniband ]; then export OMPI_MCA_pml="${OMPI_MCA_pml-^cm,ucx}"; fi
 
 # Between hosts: notice a dead link in about 8 s instead of minutes. mpirun's daemons probe a connection that has been
 # silent for 5 s ...

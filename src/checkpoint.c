@@ -217,6 +217,35 @@ static void check_parts(saving *s, const char *partial, em_status *status)
     close(s->bulk.file);
 }
 
+/* Does the file say of the run what it was told to? c: as read back. */
+static bool says_the_same(const saving *s, const em_checkpoint *c, int64_t trace_id)
+{
+    const em_errand *e = s->errand;
+    bool same = c->rows == s->state->rows && c->count == e->generation->count && c->num_ranks == e->model->num_ranks &&
+                c->weights_sum == e->weights_sum && c->trace_id == trace_id && c->isa == em_isa_in_use() &&
+                c->num_told == e->num_told && !em_config_difference(&c->config, &e->model->config);
+    for (int i = 0; same && i < e->num_told; i++) {
+        const char *value = em_checkpoint_told(c, e->told[i].name);
+        same = value && strcmp(value, e->told[i].value) == 0;
+    }
+    return same;
+}
+
+/* The structure, read as a run reads it that goes on. By rank 0. */
+static void check_structure(const saving *s, const char *partial, int64_t trace_id, em_status *status)
+{
+    em_dataset found;
+    em_checkpoint *c = em_checkpoint_read(partial, status);
+    if (status->code == EM_OK && !says_the_same(s, c, trace_id))
+        em_fail(status, EM_CANNOT_WRITE, "%s: it does not read back as it was written", partial);
+    for (int d = 0; status->code == EM_OK && d < EM_NUM_CHECKPOINT_DATA; d++)
+        if (em_dataset_count(&s->data[d]) > 0 && em_checkpoint_find(c, &s->data[d], &found, status) &&
+            found.offset != s->data[d].offset)
+            em_fail(status, EM_CANNOT_WRITE, "%s: %s is not where it was put", partial, s->data[d].name);
+    em_checkpoint_close(c);
+    if (status->code) status->code = EM_CANNOT_WRITE;
+}
+
 static bool reserve(const char *partial, em_status *status)
 {
     em_bulk bulk;
@@ -249,6 +278,7 @@ static bool save(saving *s, const char *partial, const char *path, int64_t trace
     write_parts(s, partial, status);
     if (!em_agree(comm, status)) return false;
     check_parts(s, partial, status);
+    if (rank == 0 && status->code == EM_OK) check_structure(s, partial, trace_id, status);
     if (!em_agree(comm, status) || !em_seal_put(comm, partial, status)) return false;
     if (rank == 0) take_place(partial, path, status);
     return em_agree(comm, status);

@@ -33,4 +33,11 @@ void em_checkpoint_shapes(const em_checkpoint_shape *shape, em_dataset *data);
 /* Where the tokens of each sequence begin: start [N + 1]. */
 void em_checkpoint_starts(const em_state *state, const em_batch *prompts, int64_t *start);
 
+/* All that is not large, without a look at the seal. Local. Never NULL; closed by the caller also on failure. */
+em_checkpoint *em_checkpoint_read(const char *path, em_status *status);
+
+/* A dataset that must be of this shape and type. Local. */
+bool em_checkpoint_find(const em_checkpoint *checkpoint, const em_dataset *wanted, em_dataset *found,
+                        em_status *status);
+
 #endif

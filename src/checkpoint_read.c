@@ -61,8 +61,7 @@ static bool read_numbers(em_checkpoint *c, em_status *status)
     return good;
 }
 
-/* A dataset that must be of this shape and type. */
-static bool find_data(const em_checkpoint *c, const em_dataset *wanted, em_dataset *found, em_status *status)
+bool em_checkpoint_find(const em_checkpoint *c, const em_dataset *wanted, em_dataset *found, em_status *status)
 {
     if (!em_store_find(c->store, wanted->name, found, status)) return false;
     bool same = found->rank == wanted->rank && found->type == wanted->type && found->offset >= 0;
@@ -78,7 +77,7 @@ static bool read_data(const em_checkpoint *c, const em_dataset *wanted, void *ou
     em_dataset found;
     int64_t width = wanted->dims[wanted->rank - 1], all = em_dataset_count(wanted);
     if (all == 0) return true;
-    return find_data(c, wanted, &found, status) &&
+    return em_checkpoint_find(c, wanted, &found, status) &&
            em_store_read_block(c->store, &found, 0, all / width, 0, width, out, status);
 }
 
@@ -119,15 +118,21 @@ static bool read_told(em_checkpoint *c, em_status *status)
     return status->code == EM_OK;
 }
 
-em_checkpoint *em_checkpoint_open(MPI_Comm comm, const char *path, em_status *status)
+em_checkpoint *em_checkpoint_read(const char *path, em_status *status)
 {
-    if (!em_seal_check(comm, path, status)) return NULL;
     em_checkpoint *c = em_zeroed(1, sizeof *c);
     c->path = em_text("%s", path);
     c->store = em_store_open(path, status);
     if (c->store && check_format(c->store, status) && read_model(c, status) && read_numbers(c, status) &&
         read_told(c, status))
         read_prompts(c, status);
+    return c;
+}
+
+em_checkpoint *em_checkpoint_open(MPI_Comm comm, const char *path, em_status *status)
+{
+    if (!em_seal_check(comm, path, status)) return NULL;
+    em_checkpoint *c = em_checkpoint_read(path, status);
     if (em_agree(comm, status)) return c;
     em_checkpoint_close(c);
     return NULL;
@@ -208,7 +213,7 @@ static bool read_profile(const em_checkpoint *c, const em_model *m, const em_dat
     static const int of_ranks[] = {EM_CHECKPOINT_SECONDS, EM_CHECKPOINT_ROWS_SENT, EM_CHECKPOINT_DISPATCH_ROWS};
     em_dataset data[EM_NUM_CHECKPOINT_DATA];
     bool good = read_data(c, &shapes[EM_CHECKPOINT_EXPERT_LOAD], profile->load, status);
-    for (int i = 0; good && i < 3; i++) good = find_data(c, &shapes[of_ranks[i]], &data[of_ranks[i]], status);
+    for (int i = 0; good && i < 3; i++) good = em_checkpoint_find(c, &shapes[of_ranks[i]], &data[of_ranks[i]], status);
     for (int64_t layer = 0; good && layer <= c->config.num_layers; layer++)
         for (int64_t r = m->rank; good && r < c->num_ranks; r += m->num_ranks)
             good = add_rank(c, m, data, layer, r, profile, status);
@@ -223,8 +228,8 @@ static bool read_heads(const em_checkpoint *c, const em_model *m, const em_datas
     int64_t K = c->config.num_kv_heads, C = c->config.key_size, N = c->prompts.num_sequences, tokens = start[N];
     em_dataset keys, values;
     if (tokens == 0) return true;
-    if (!find_data(c, &shapes[EM_CHECKPOINT_KEYS], &keys, status) ||
-        !find_data(c, &shapes[EM_CHECKPOINT_VALUES], &values, status))
+    if (!em_checkpoint_find(c, &shapes[EM_CHECKPOINT_KEYS], &keys, status) ||
+        !em_checkpoint_find(c, &shapes[EM_CHECKPOINT_VALUES], &values, status))
         return false;
     float *k = em_alloc(tokens * C, sizeof *k), *v = em_alloc(tokens * C, sizeof *v);
     bool good = true;

@@ -122,6 +122,19 @@ double *em_config_real(em_config *config, const em_config_field *field)
     return (double *)(void *)((char *)config + field->offset);
 }
 
+const em_config_field *em_config_difference(const em_config *a, const em_config *b)
+{
+    static const size_t bytes[] = {[EM_FIELD_INTEGER] = sizeof(int64_t),
+                                   [EM_FIELD_REAL] = sizeof(double),
+                                   [EM_FIELD_FFN_KIND] = sizeof(em_ffn_kind)};
+    for (int f = 0; f < EM_NUM_CONFIG_FIELDS; f++) {
+        const em_config_field *field = &em_config_fields[f];
+        if (memcmp((const char *)a + field->offset, (const char *)b + field->offset, bytes[field->type]) != 0)
+            return field;
+    }
+    return NULL;
+}
+
 const char *em_ffn_kind_name(em_ffn_kind kind)
 {
     return kind == EM_FFN_GLU ? "glu" : "mlp";

@@ -124,15 +124,48 @@ static MPI_Datatype type_for(em_exchange *plan, const em_row_list *lists, int ra
     return plan->type[rank];
 }
 
-/* Until all requests are done, each for the rows of one sender; the watchdog is told who is still missing. */
-static void wait_for_rows(int count, const int *sender, MPI_Request *request)
+/* Rows of one sender that a request is for. */
+typedef struct coming {
+    int sender, rows;
+} coming;
+
+/* What is still missing, of each rank. The watchdog is told of a few at once: of ranks below `next`, of which `open` miss some. */
+typedef struct missing {
+    int *rows; /* [P] */
+    int num_ranks, next, open;
+} missing;
+
+static void tell_missing(missing *m)
 {
-    int *done = em_alloc(count, sizeof *done);
-    em_wait("rows of other hosts");
-    for (int left = count, some; left > 0; left -= some) {
-        MPI_Waitsome(count, request, &some, done, MPI_STATUSES_IGNORE);
-        for (int i = 0; i < some; i++) em_expect(sender[done[i]], 0);
+    for (; m->open < EM_MOST_EXPECTED && m->next < m->num_ranks; m->next++) {
+        if (m->rows[m->next] == 0) continue;
+        em_expect(m->next, m->rows[m->next]);
+        m->open++;
     }
+}
+
+static void have_come(missing *m, const coming *what)
+{
+    m->rows[what->sender] -= what->rows;
+    if (what->sender >= m->next) return;
+    em_expect(what->sender, m->rows[what->sender]);
+    if (m->rows[what->sender] == 0) m->open--;
+}
+
+/* Until all requests are done. */
+static void wait_for_rows(int num_ranks, int count, const coming *what, MPI_Request *request)
+{
+    missing m = {em_zeroed(num_ranks, sizeof *m.rows), num_ranks, 0, 0};
+    int *done = em_alloc(count, sizeof *done), some;
+    for (int i = 0; i < count; i++)
+        if (request[i] != MPI_REQUEST_NULL) m.rows[what[i].sender] += what[i].rows;
+    em_wait("rows of other hosts");
+    do {
+        tell_missing(&m);
+        MPI_Waitsome(count, request, &some, done, MPI_STATUSES_IGNORE);
+        for (int i = 0; i < some; i++) have_come(&m, &what[done[i]]); /* MPI_UNDEFINED is below 0 */
+    } while (some != MPI_UNDEFINED);
+    free(m.rows);
     free(done);
 }
 
@@ -146,11 +179,10 @@ static void carry_rows(em_exchange *plan, int64_t dim, const em_shared *from, co
     MPI_Type_contiguous((int)dim, MPI_FLOAT, &row);
     MPI_Type_commit(&row);
     MPI_Request *request = em_alloc(2 * plan->num_ranks, sizeof *request);
-    int *sender = em_alloc(plan->num_ranks, sizeof *sender);
+    coming *what = em_alloc(plan->num_ranks, sizeof *what);
     for (int r = 0; r < plan->num_ranks; r++) {
         if (from->readable[r] || come[r] == 0) continue;
-        em_expect(r, come[r]);
-        sender[started] = r;
+        what[started] = (coming){r, come[r]};
         MPI_Irecv(to, come[r], row, r, 0, plan->comm, &request[started++]);
         to += come[r] * dim;
     }
@@ -158,13 +190,13 @@ static void carry_rows(em_exchange *plan, int64_t dim, const em_shared *from, co
     for (int r = 0; r < plan->num_ranks; r++)
         if (!from->readable[r] && lists[r].count > 0)
             MPI_Isend(from->own, 1, type_for(plan, lists, r, dim, row), r, 0, plan->comm, &request[started++]);
-    wait_for_rows(received, sender, request);
+    wait_for_rows(plan->num_ranks, received, what, request);
     em_wait("others to take its rows");
     MPI_Waitall(started, request, MPI_STATUSES_IGNORE);
     em_wait(NULL);
     MPI_Type_free(&row);
     free(request);
-    free(sender);
+    free(what);
 }
 
 /* Room for the rows that come by messages for this rank alone; come [P]: how many of each rank. */
@@ -241,8 +273,9 @@ typedef struct em_going {
     const em_shared *from;
     int64_t dim;
     MPI_Datatype row;
-    MPI_Request *request; /* [room] of blocks */
-    int started;
+    MPI_Request *request; /* [room] of blocks: those that come, then those that go */
+    coming *what;         /* [received] */
+    int started, received;
     int *come; /* [P] rows by messages of each rank */
     int *next; /* [P] where in the list for each rank what has not set out begins */
 } em_going;
@@ -275,7 +308,9 @@ void em_exchange_begin(em_exchange *plan, int64_t dim, const em_shared *from, em
     going->dim = dim;
     MPI_Type_contiguous((int)dim, MPI_FLOAT, &going->row);
     MPI_Type_commit(&going->row);
-    going->request = em_alloc(count_blocks(plan, from), sizeof(MPI_Request));
+    int blocks = count_blocks(plan, from);
+    going->request = em_alloc(blocks, sizeof(MPI_Request));
+    going->what = em_alloc(blocks, sizeof *going->what);
     going->come = em_alloc(plan->num_ranks, sizeof(int));
     going->next = em_zeroed(plan->num_ranks, sizeof(int));
     make_room_for(plan, dim, from, to, going->come);
@@ -283,8 +318,10 @@ void em_exchange_begin(em_exchange *plan, int64_t dim, const em_shared *from, em
     for (int r = 0; r < plan->num_ranks; r++)
         for (int i = 0, end; i < going->come[r]; next += (end - i) * dim, i = end) {
             end = block_end(&plan->source[r], i);
+            going->what[going->started] = (coming){r, end - i};
             MPI_Irecv(next, end - i, going->row, r, 0, plan->comm, &going->request[going->started++]);
         }
+    going->received = going->started;
 }
 
 /* Blocks whose rows are all among the first. */
@@ -319,11 +356,15 @@ void em_exchange_end(em_exchange *plan, em_arrival *to)
     em_exchange_advance(plan, INT64_MAX);
     em_shared_publish(going->from);
     point_in_place(plan, going->dim, going->from, to);
+    wait_for_rows(plan->num_ranks, going->received, going->what, going->request);
+    em_wait("others to take its rows");
     MPI_Waitall(going->started, going->request, MPI_STATUSES_IGNORE);
+    em_wait(NULL);
     point_at_came(plan, going->dim, going->come, to);
     to->traffic = em_exchange_traffic(plan, going->from->host_of, false);
     MPI_Type_free(&going->row);
     free(going->request);
+    free(going->what);
     free(going->come);
     free(going->next);
     free(going);

@@ -178,12 +178,14 @@ static void finish_heads(em_pass *pass, int64_t layer, const float *const *home)
 static void attend(em_pass *pass, int64_t layer)
 {
     em_model *m = pass->model;
-    em_stand((int)layer, "attention");
+    em_stand((int)layer, "gather");
     em_pass_norm(pass, EM_ATTN_NORM_PRE, layer, pass->h, pass->x);
     em_profile_lap(pass->profile, layer, EM_PHASE_ATTENTION);
     const float *const *x = em_pass_deliver(pass, layer, EM_PHASE_GATHER, pass->gather, m->x);
+    em_stand((int)layer, "attention");
     float *parts = room_for_sums(pass);
     if (em_layout_heads(&m->layout, m->rank).count > 0) run_heads(pass, layer, x, parts);
+    em_stand((int)layer, "sum");
     finish_heads(pass, layer, em_pass_deliver(pass, layer, EM_PHASE_SUM, pass->sum_home, m->parts));
     em_add(pass->own * m->config.emb_size, pass->delta, pass->h);
     em_profile_lap(pass->profile, layer, EM_PHASE_SUM);

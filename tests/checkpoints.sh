@@ -31,7 +31,7 @@ little=(--max-hours 1e-9)
 
 # chain WHAT STEPS ARGUMENT...: in STEPS steps, on other ranks, threads and layouts each time.
 chain() {
-    local what=$1 steps=$2 turn=0 trace=() counts=(3 1 4 2 6 3 5 1 2) layouts=(spread sliced contiguous sliced)
+    local what=$1 steps=$2 turn=0 trace=() counts=(3 1 4 2 6 3 5 1 2) layouts=(spread sliced contiguous ./map.json) P
     shift 2
     rm -f whole.* t.h5 c.h5
     if [ "$traced" = yes ]; then trace=(--trace t.h5); fi
@@ -40,8 +40,11 @@ chain() {
     if [ "$traced" = yes ]; then mv t.h5 whole.h5; fi
     watch mpirun -n 2 "$program" run "$@" ${trace[@]+"${trace[@]}"} --checkpoint c.h5 "${little[@]}"
     while [ "$status" = 0 ] && grep -q '^stopped: ' "$logs/out"; do
-        turn=$((turn + 1))
-        watch mpirun -n "${counts[turn % ${#counts[@]}]}" "$program" run --resume c.h5 "${little[@]}" \
+        turn=$((turn + 1)) P=${counts[turn % ${#counts[@]}]}
+        # The last rank has the heads; experts are on the first two at once, where there are two.
+        printf '{"attention":[%d],"experts":[%s],"vocabulary":[%d]}' $((P - 1)) \
+            "$(yes "$([ "$P" = 1 ] && echo 0 || echo '[[0,1]]')" | head -n 8 | paste -sd ,)" $((P / 2)) >map.json
+        watch mpirun -n "$P" "$program" run --resume c.h5 "${little[@]}" \
             --threads $((1 + turn % 3)) --layout "${layouts[turn % 4]}"
     done
     if [ "$status" != 0 ]; then fail "$what, stopped $turn times" 'exit code 0' "$status: $(cat "$logs/err")"; fi
@@ -100,9 +103,9 @@ start() {
     mpi=$!
 }
 
-# await_end: mpirun's exit code in $status; one that does not end in a minute is killed.
+# await_end: mpirun's exit code in $status; one that does not end in three minutes is killed.
 await_end() {
-    timeout 60 tail --pid="$mpi" -f /dev/null || kill -KILL "$mpi" 2>/dev/null
+    timeout 180 tail --pid="$mpi" -f /dev/null || kill -KILL "$mpi" 2>/dev/null
     wait "$mpi" 2>/dev/null
     status=$?
 }
@@ -149,6 +152,20 @@ start 2 --checkpoint-every 0.001min
 wait_for '--checkpoint-every 0.001min' awk '/^checkpoint: / { n++ } END { exit n < 2 }' s.err
 kill -USR2 "$mpi"
 ended '--checkpoint-every 0.001min'
+
+# ---- after so many tokens ----
+# A prompt of 8 in steps of 4, then a token a step: a checkpoint as soon as 5 more are run than in the one before.
+after() { sed -n 's/^checkpoint: .* after \([0-9]*\) tokens.*/\1/p' "$1" | xargs; }
+rm -f sc.h5
+counting=(--preset tiny --tokens '1 2 3 4 5 6 7 8' --generate 14 --prefill-chunk 4 --checkpoint sc.h5 --checkpoint-every)
+well mpirun -n 2 "$program" run "${counting[@]}" 5
+check '--checkpoint-every 5' '8, and every fifth from there' test "$(after "$logs/err")" = '8 13 18'
+well mpirun -n 2 "$program" run "${counting[@]}" 10 --force --max-hours 1e-9
+check '--checkpoint-every 10, stopped after the first step' 'one, where it stopped' test "$(after "$logs/err")" = 4
+well mpirun -n 3 "$program" run --resume sc.h5 --checkpoint-every 10
+check '--checkpoint-every 10, gone on with from 4 tokens' '14, counted from the checkpoint' test "$(after "$logs/err")" = 14
+well mpirun -n 2 "$program" run --resume sc.h5
+check 'gone on with, and no --checkpoint-every' 'none' test -z "$(after "$logs/err")"
 
 # ---- killed, with the trace ahead of the checkpoint ----
 for victim in 1 0; do

@@ -11,7 +11,7 @@
 #   cluster_up N                     start it: nodes, partitions `debug` (the default) and `other`
 #   cluster_down                     end every job and daemon
 #   cluster_job JOB FIELD            what `scontrol show job` has there
-#   cluster_wait JOB STATE [SECONDS] until the job's state is one of STATE, as COMPLETED\|FAILED; 1 after that many seconds (60)
+#   cluster_wait JOB STATE [SECONDS] until the job's state is one of STATE, as COMPLETED\|FAILED; 1 after that many seconds (180)
 #   cluster_say JOB                  what there is to see of a job: its state, its output, and the controller's last lines
 
 cluster_config() {
@@ -108,7 +108,7 @@ cluster_up() {
         for ((i = 1; i <= count; i++)); do
             slurmd -N "node$i" >"$cluster/start.log" 2>&1 || skip "slurmd does not start here: $(tail -n 3 "$cluster/start.log")"
         done
-        for ((i = 0; i < 300; i++)); do
+        for ((i = 0; i < 900; i++)); do
             if [ "$(sinfo -h -N -p debug -t idle 2>/dev/null | wc -l)" = "$count" ]; then exit 0; fi
             sleep 0.1
         done
@@ -129,7 +129,7 @@ cluster_job() { cluster_run scontrol show job "$1" 2>/dev/null | sed -nE "s/.*\\
 
 cluster_wait() {
     local tries
-    for ((tries = 0; tries < ${3:-60} * 5; tries++)); do
+    for ((tries = 0; tries < ${3:-180} * 5; tries++)); do
         if [[ $(cluster_job "$1" JobState) =~ ^($2)$ ]]; then return; fi
         sleep 0.2
     done

@@ -23,6 +23,18 @@ long disk_writes(void)
     return atomic_load(&writes);
 }
 
+static ssize_t write_wrong(int file, const char *data, size_t bytes, off_t offset)
+{
+    char *copy = malloc(bytes);
+    if (!copy) return -1;
+    memcpy(copy, data, bytes);
+    size_t at = bytes * (size_t)(faults.at > 0 ? faults.at : 50) / 100;
+    copy[at] = (char)(copy[at] ^ 4);
+    ssize_t written = syscall(SYS_pwrite64, file, copy, bytes, offset);
+    free(copy);
+    return written;
+}
+
 /* In place of the C library's. */
 ssize_t pwrite(int file, const void *data, size_t bytes, off_t offset)
 {
@@ -33,6 +45,7 @@ ssize_t pwrite(int file, const void *data, size_t bytes, off_t offset)
         errno = ENOSPC;
         return -1;
     }
+    if (number == faults.wrong) return write_wrong(file, data, bytes, offset);
     return syscall(SYS_pwrite64, file, data, bytes, offset);
 }
 
@@ -49,6 +62,8 @@ __attribute__((constructor)) static void read_variable(void)
     faults.slow = number_after(text, "slow=");
     faults.kill = number_after(text, "kill=");
     faults.full = number_after(text, "full=");
+    faults.wrong = number_after(text, "wrong=");
+    faults.at = number_after(text, "at=");
     faults.tell = getenv("DISK_TELL");
 }
 

@@ -38,7 +38,7 @@ fault_at() {
     [ "$old" = - ] || cp "$top/${old%=*}" "${old#*=}"
     inject=(strace -f -o /dev/null -e trace="$call" -e inject="$call:$fault")
     if [ "$call" = write ]; then inject=(env LD_PRELOAD="$disk" DISK="$fault"); fi
-    timeout -k 2 20 "${alone[@]}" "${inject[@]}" "${@:6}" >out 2>err </dev/null
+    timeout -k 2 120 "${alone[@]}" "${inject[@]}" "${@:6}" >out 2>err </dev/null
     echo $? >code
     cd "$top" || return
 }

@@ -92,7 +92,7 @@ hosts_up() {
         bash "${BASH_SOURCE[0]}" first-process "$hosts" "$count" >"$hosts/log" 2>&1 </dev/null &
     hosts_keeper=$!
     trap 'hosts_down; clean_up' EXIT
-    for ((tries = 0; tries < 1000; tries++)); do
+    for ((tries = 0; tries < 3000; tries++)); do
         if [ -e "$hosts/ready" ]; then break; fi
         if ! kill -0 "$hosts_keeper" 2>/dev/null; then break; fi
         sleep 0.01

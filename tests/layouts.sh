@@ -1,6 +1,7 @@
 #!/bin/bash
 # tests/layouts.sh: any layout. The same bits on 1 to 24 ranks with random maps, replicas, split heads, idle ranks, layouts by
-# name, as if on several hosts; what --layout-only tells is what a run counts; and maps that cannot be.
+# name, as if on several hosts, on more ranks than there are units or tokens; what --layout-only tells is what a run counts; and maps
+# that cannot be.
 #
 #   layouts.sh PROGRAM SOURCES SCRATCH          LAYOUTS_SEED repeats a failure
 # shellcheck source=common.sh
@@ -49,9 +50,18 @@ random_map() {
 # same WHAT A.h5 B.h5
 same() { check "$1" 'not one bit differs' "$program" compare "$2" "$3"; }
 
+# Which ranks the table of weights says are idle.
+idle() { sed -n '/^weights held/,/^owned/p' "$1" | awk '$1 ~ /^[0-9]+$/ && $NF == "idle" { print $1 }'; }
+
 # What a run counted of rows, and what --layout-only tells.
+weights_in() { sed -n '/^weights held/,/^owned/p' "$1"; }
 rows_in() { sed -n '/^rows between ranks/,/^$/p' "$1"; }
 by_layer() { sed -n '/^per layer/,/^$/p' "$1" | awk '/^ +[0-9]/ { print $1, $(NF - 2), $(NF - 1), $NF }'; }
+held() { sed -n '/^weights held/,/^owned/p' "$1" | tr -d , | awk '$1 ~ /^[0-9]+$/ { print $2 + $3 }'; }
+allocated() { # what each rank of the trace allocated for weights
+    "$python" -c 'import h5py, sys
+for one in h5py.File(sys.argv[1])["memory_bytes"][:]: print(one[0])' "$1"
+}
 dispatched() { # what the trace's dispatch_rows are, summed over layers
     "$python" -c 'import h5py, sys
 print("\n".join(" ".join(map(str, row)) for row in h5py.File(sys.argv[1])["dispatch_rows"][:].sum(0)))' "$1"
@@ -62,11 +72,13 @@ told() { sed -n '/^rows dispatched/,/^$/p' "$1" | awk '/^ +[0-9]/ { $1 = ""; pri
 counted() {
     cp "$logs/out" run.out
     well "$program" run --layout-only --ranks "$1" --ranks-per-host "$2" --routing "$3" "${@:4}"
+    check "weights on $1 ranks, ${*:4}" 'the bytes of --layout-only' diff <(weights_in run.out) <(weights_in "$logs/out")
     check "rows on $1 ranks, ${*:4}" 'the rows of --layout-only' diff <(rows_in run.out) <(rows_in "$logs/out")
     check "rows by layer on $1 ranks, ${*:4}" 'the rows of --layout-only' diff <(by_layer run.out) <(by_layer "$logs/out")
     check "rows on $1 ranks, ${*:4}" 'counts that are there' test -n "$(rows_in run.out)"
     check "rows on $1 ranks, ${*:4}" 'exact counts' grep -q '^these counts are exact' "$logs/out"
     if [ -n "$python" ]; then
+        check "memory_bytes on $1 ranks, ${*:4}" 'the bytes of --layout-only' diff <(allocated "$3") <(held "$logs/out")
         check "dispatch_rows on $1 ranks, ${*:4}" 'the rows of --layout-only' diff <(dispatched "$3") <(told "$logs/out")
     fi
 }
@@ -75,7 +87,7 @@ python=
 for one in python3 /usr/bin/python3; do
     if "$one" -c 'import h5py' 2>/dev/null; then python=$one; fi
 done
-[ -n "$python" ] || echo "layouts: no h5py: dispatch_rows of traces are not compared with --layout-only"
+[ -n "$python" ] || echo "layouts: no h5py: dispatch_rows and memory_bytes of traces are not compared with --layout-only"
 
 # ---- the reference cases on random maps ----
 field() { h5dump -a "/config/$2" "$1" | sed -n 's/.*(0): //p'; }
@@ -85,10 +97,10 @@ for name in article grok1 grok1-bf16 grok1-int8; do
     F=$(field "$weights" ffn_size) V=$(field "$weights" vocab_size)
     slice_size=$(((F + 7) / 8)) block=$(((V + 255) / 256 > 16 ? (V + 255) / 256 : 16))
     well "$program" run --weights "$weights" --tokens "$tokens" --trace one.h5 --force
-    for P in 3 7; do
+    for P in 3 7 24; do
         random_map $P "$(field "$weights" num_q_heads)" "$(field "$weights" num_experts)" \
             $(((F + slice_size - 1) / slice_size)) $(((V + block - 1) / block))
-        well mpirun -n $P "$program" run --weights "$weights" --tokens "$tokens" --layout map.json --trace many.h5 --force
+        well mpirun -n $P "$program" run --weights "$weights" --tokens "$tokens" --layout map.json --threads 1 --trace many.h5 --force
         same "$name on $P ranks, $(cat map.json)" one.h5 many.h5
         check "$name on $P ranks, $(cat map.json)" 'the reference within 2e-5' \
             "$program" compare many.h5 "$golden/$name.expected.h5" --tolerance 2e-5
@@ -117,11 +129,42 @@ for layout in contiguous sliced spread; do
         counted ${P%:*} ${P#*:} many.h5 "${tiny[@]}" "${options[@]}"
     done
 done
+
+# ---- more ranks than there is to own, or than tokens ----
+# 2 experts of 5 slices, 2 heads, 1 block of the vocabulary, 3 tokens and then 1 at a time.
+few=(--preset tiny --seed 6 --num-experts 2 --num-selected-experts 1 --ffn-size 5 --num-q-heads 2 --num-kv-heads 1 --vocab-size 16
+    --tokens '3 1 2' --generate 2)
+well "$program" run "${few[@]}" --trace few.h5
+own_nothing() { weights_in "$1" | awk '$1 ~ /^[0-9]+$/ && $4 + $7 + $8 == 0 { print $1 }'; }
+for layout in contiguous sliced spread; do
+    EXPERTMESH_RANKS_PER_HOST=7 well mpirun -n 17 "$program" run "${few[@]}" --threads 1 --layout $layout --trace many.h5 --force
+    same "more ranks than units, $layout" few.h5 many.h5
+    check "17 ranks for 10 slices, 2 heads and 1 block, $layout" 'who owns nothing is said to be idle, and nobody else' \
+        diff <(own_nothing "$logs/out") <(idle "$logs/out")
+    check "17 ranks for 10 slices, 2 heads and 1 block, $layout" '4 idle ranks at least, and 17 in the table' \
+        test "$(idle "$logs/out" | wc -l)" -ge 4 -a "$(weights_in "$logs/out" | grep -c '^ *[0-9]')" = 17
+    counted 17 7 many.h5 "${few[@]}" --layout $layout
+done
+
+# ---- idle ranks ----
 printf '{"attention":[1],"experts":[1,1,1,1,1,1,1,1],"vocabulary":[1]}' >map.json
 well mpirun -n 3 "$program" run "${tiny[@]}" --threads 1 --layout map.json --trace many.h5 --force
 same 'tiny on 3 ranks, two of them idle' one.h5 many.h5
 check 'tiny on 3 ranks, two of them idle' 'that it is said of ranks 0 and 2' \
-    diff <(printf '0\n2\n') <(awk '$NF == "idle" && $1 ~ /^[0-9]+$/ { print $1 }' "$logs/out")
+    diff <(printf '0\n2\n') <(idle "$logs/out")
+
+# ---- activations rounded to the weights' type: replicas get other rows together, and the same bits all the same ----
+for type in bf16 int8; do
+    rounded=("${tiny[@]}" --storage "$type" --compute "$type")
+    watch "$program" run "${rounded[@]}" --trace rounded.h5 --force
+    if [ "$status" = 64 ]; then
+        echo "layouts: left out: replicas with --compute $type ($(grep -a '^expertmesh: ' "$logs/err"))"
+        continue
+    fi
+    printf '{"experts":[[[0,1,2,3,4]],[[4,2]],[[1,0,3]],0,1,[[0,1,2,3,4]],[[3,4,0,1]],[[2,0]]],"attention":[0,1,2]}' >map.json
+    EXPERTMESH_RANKS_PER_HOST=2 well mpirun -n 5 "$program" run "${rounded[@]}" --threads 1 --layout map.json --trace many.h5 --force
+    same "replicas on 5 ranks, --compute $type" rounded.h5 many.h5
+done
 
 # ---- maps as they are written ----
 well "$program" run "${tiny[@]}" --layout-only --ranks 5 --ranks-per-host 2 --layout spread --write-layout written.json
@@ -138,8 +181,10 @@ check 'the map of a run' 'the map that --layout-only tells' cmp kept.json told.j
 refuse 73 'written.json' '--force' -- run "${tiny[@]}" --layout-only --write-layout written.json
 refuse 73 'absent/map.json' -- run "${tiny[@]}" --layout-only --write-layout absent/map.json
 
-# ---- a model that fits no machine is laid out all the same ----
-well "$program" run --preset grok1 --prompt "$(seq -s ' ' 1 60)" --layout-only --ranks 96 --ranks-per-host 8
+# ---- a model that fits no machine is laid out all the same, and in less memory than one of its matrices takes ----
+# shellcheck disable=SC2016
+well bash -c 'ulimit -v 700000; exec "$0" "$@"' "$program" run --preset grok1 --prompt "$(seq -s ' ' 1 60)" --layout-only --ranks 96 \
+    --ranks-per-host 8
 check 'grok1 on 96 ranks' '12 hosts' grep -q '96 ranks on 12 hosts' "$logs/out"
 
 # ---- maps that cannot be ----

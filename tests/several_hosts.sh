@@ -63,6 +63,9 @@ hosts_limit 200mbit
 run 250 slow
 check 'compare with a run over cables of 200 Mbit/s' 'no difference' "$program" compare node.h5 slow.h5
 hosts_limit none
+# It was not told how to exchange: with several ranks on a host rows go once to each.
+check 'a run on three hosts that chooses by itself' 'the rows of --exchange node' judge node slow.h5 2 slow.out
+check 'a run on three hosts that chooses by itself' 'that it says so' grep -q 'a row once to each host that needs it' slow.out
 
 [ -z "$(hosts_left)" ] || fail 'looking at the hosts after the runs' 'no process' "$(hosts_left)"
 finish

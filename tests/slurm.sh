@@ -30,7 +30,7 @@ alone() { well env -u OMPI_MCA_btl "${here[@]}" "$program" run "$@"; }
 # ended JOB STATE: it must end so.
 ended() {
     checks=$((checks + 1))
-    cluster_wait "$1" 'COMPLETED|FAILED|CANCELLED|TIMEOUT|NODE_FAIL|OUT_OF_MEMORY' 120
+    cluster_wait "$1" 'COMPLETED|FAILED|CANCELLED|TIMEOUT|NODE_FAIL|OUT_OF_MEMORY' 300
     if [[ ! $(cluster_job "$1" JobState) =~ ^($2)$ ]]; then
         fail "job $1: $(cluster_job "$1" Command)" "$2" "$(cluster_say "$1")"
     fi
@@ -63,12 +63,17 @@ submit --nodes=3 "$jobs/several-nodes.sh" "${tiny[@]}"
 several=${submitted[0]}
 EXPERTMESH_LAUNCHER=mpirun submit "$jobs/several-nodes.sh" "${tiny[@]}"
 by_mpirun=${submitted[0]}
+EXPERTMESH_LAUNCHER=mpirun submit "$jobs/one-node.sh" "${tiny[@]}"
+one_by_mpirun=${submitted[0]}
 ended "$one" COMPLETED
 same alone.h5 "by-hand/one-node-$one/trace.h5"
 for job in $several $by_mpirun; do
     ended "$job" COMPLETED
     same alone.h5 "results/several-nodes-$job/trace.h5"
 done
+ended "$one_by_mpirun" COMPLETED
+same alone.h5 "results/one-node-$one_by_mpirun/trace.h5"
+says "$one_by_mpirun" '2 ranks on 1 nodes: mpirun '
 says "$several" '6 ranks on 3 nodes: srun '
 says "$by_mpirun" '4 ranks on 2 nodes: mpirun '
 check 'jobs with SBATCH_ variables in the site file' 'account and partition from there' \
@@ -139,7 +144,7 @@ alone "${long[@]}" --trace long-alone.h5
 printed() {
     local tries
     checks=$((checks + 1))
-    for ((tries = 0; tries < 300; tries++)); do
+    for ((tries = 0; tries < 900; tries++)); do
         if grep -qsaF -- "$3" "$2"; then return; fi
         sleep 0.2
     done
@@ -150,39 +155,61 @@ export SLOWLY=$PWD/slowly.sh EXPERTMESH_SITE=$PWD/slow-site.sh
 # SLURM looks at times every half minute, and sends the signal when less than that and 20 s are left of this minute.
 submit --nodes=1 --time=1 --signal=B:USR2@20 --series=requeued "$jobs/long-run.sh" "${long[@]}"
 requeued=${submitted[0]}
-# The other two are told to save, then cancelled.
-resumed=()
-for launcher in srun mpirun; do
-    EXPERTMESH_LAUNCHER=$launcher submit --nodes=1 --series=cancelled-$launcher "$jobs/long-run.sh" "${long[@]}"
+# The others are told to save, then stopped in one way each.
+long_run() { # LAUNCHER SERIES: its job in $job, with a checkpoint
+    EXPERTMESH_LAUNCHER=$1 submit --nodes=1 --series="$2" "$jobs/long-run.sh" "${long[@]}"
     job=${submitted[0]}
-    printed "$job" results/cancelled-$launcher/run-0.txt generated:
+    printed "$job" "results/$2/run-0.txt" generated:
     cluster_run scancel --batch --signal=USR1 "$job"
     printed "$job" "$(cluster_job "$job" StdOut)" 'checkpoint: '
-    check "USR1 to a long run under $launcher" 'a checkpoint, and the run goes on' \
-        test -s results/cancelled-$launcher/checkpoint.h5 -a "$(cluster_job "$job" JobState)" = RUNNING
-    if [ $launcher = srun ]; then
-        cluster_run scancel "$job"
-        ended "$job" CANCELLED
-    else
-        cluster_run scancel --batch --signal=TERM "$job"
-        ended "$job" COMPLETED
-    fi
-    check "TERM to a long run under $launcher" 'saved and stopped' grep -qa '^stopped: ' results/cancelled-$launcher/run-0.txt
-    says "$job" "--series=cancelled-$launcher goes on with it"
-    # On another number of ranks, and this time fast.
-    SLOWLY='' submit --nodes=1 --ntasks-per-node=1 --series=cancelled-$launcher "$jobs/long-run.sh"
+    check "USR1 to a long run under $1" 'a checkpoint, and the run goes on' \
+        test -s "results/$2/checkpoint.h5" -a "$(cluster_job "$job" JobState)" = RUNNING
+}
+# On another number of ranks, and this time fast; the jobs in ${resumed[@]}.
+resumed=()
+resume() { # SERIES
+    SLOWLY='' submit --nodes=1 --ntasks-per-node=1 --series="$1" "$jobs/long-run.sh"
     resumed+=("${submitted[0]}")
-done
+}
+stopped() { # SERIES WHAT
+    check "$2" 'saved and stopped' grep -qa '^stopped: ' "results/$1/run-0.txt"
+    says "$job" "--series=$1 goes on with it"
+}
+long_run srun cancelled
+cluster_run scancel "$job"
+ended "$job" CANCELLED
+stopped cancelled 'scancel of a long run under srun'
+resume cancelled
+long_run mpirun asked
+cluster_run scancel --batch --signal=TERM "$job"
+ended "$job" COMPLETED
+stopped asked 'TERM to a long run under mpirun'
+resume asked
+# Under mpirun plain scancel leaves no time to save: it goes on from the checkpoint before.
+long_run mpirun killed
+cluster_run scancel "$job"
+ended "$job" CANCELLED
+resume killed
+# At the end of its time, too, which need not be waited for: USR2 is what SLURM sends then.
+long_run mpirun again
+cluster_run scancel --batch --signal=USR2 "$job"
+again=$job
 
-printed "$requeued" "$(cluster_job "$requeued" StdOut)" 'back to the queue'
-check 'a long run at the end of its time' 'saved and stopped' grep -qa '^stopped: ' results/requeued/run-0.txt
-cluster_wait "$requeued" PENDING
-# SLURM would wait two minutes, so that no node takes the new job for the old one; two seconds do.
-cluster_run scontrol update "JobId=$requeued" StartTime=now+2 TimeLimit=10
-ended "$requeued" COMPLETED
-same long-alone.h5 results/requeued/trace.h5
-for i in 0 1; do ended "${resumed[i]}" COMPLETED; done
-for launcher in srun mpirun; do same long-alone.h5 results/cancelled-$launcher/trace.h5; done
+# goes_on JOB SERIES: from the queue, to the bits of a run that was never stopped. SLURM would wait two minutes, so that no node takes
+# the new job for the old one; two seconds do.
+goes_on() {
+    printed "$1" "$(cluster_job "$1" StdOut)" 'back to the queue'
+    check "a long run that goes back to the queue, $2" 'saved and stopped' grep -qa '^stopped: ' "results/$2/run-0.txt"
+    cluster_wait "$1" PENDING
+    cluster_run scontrol update "JobId=$1" StartTime=now+2 TimeLimit=10
+    ended "$1" COMPLETED
+    check "a long run that goes back to the queue, $2" 'two starts' test -s "results/$2/run-1.txt"
+    same long-alone.h5 "results/$2/trace.h5"
+}
+goes_on "$again" again
+goes_on "$requeued" requeued
+for job in "${resumed[@]}"; do ended "$job" COMPLETED; done
+for series in cancelled asked killed; do same long-alone.h5 results/$series/trace.h5; done
 
 # ---- strong and weak scaling: arrays, and the job that collects them ----
 submit --nodes=1,2,3 --array=1-2 "$jobs/strong-scaling.sh" --preset tiny
@@ -212,5 +239,15 @@ sweep=("${submitted[@]}") sweep_folder=$(sed -nE 's/.*results in //p' "$logs/sub
 ended "${sweep[1]}" COMPLETED
 check 'the table of the sweep' 'what its traces say' "$python" "$sources/tests/slurm.py" "$sweep_folder" \
     {contiguous,sliced,spread}-{flat,node}=3,4,4096
+
+# ---- the arrays by mpirun ----
+for series in strong-scaling:1-1:2-nodes=1,4,4096 weak-scaling:1-1:2-nodes=1,4,2048 layouts:2-2:contiguous-node=3,4,4096; do
+    IFS=: read -r script array point <<<"$series"
+    EXPERTMESH_LAUNCHER=mpirun submit --nodes=2 --array="$array" "$jobs/$script.sh" --preset tiny
+    folder=$(sed -nE 's/.*results in //p' "$logs/submit")
+    ended "${submitted[1]}" COMPLETED
+    check "the table of $script.sh under mpirun" 'what its traces say' "$python" "$sources/tests/slurm.py" "$folder" "$point"
+    check "$script.sh under mpirun" 'that it was' grep -qF '4 ranks on 2 nodes: mpirun ' "$script-${submitted[0]}-${array%-*}.out"
+done
 
 finish

@@ -268,8 +268,8 @@ static void hear(void *context, int64_t sequence, int64_t position, int32_t toke
     if (l->heard == l->at && l->victim == suite_rank()) raise(SIGUSR2);
 }
 
-/* One run; from: NULL, or the checkpoint to go on from. Returns the tokens that were run. */
-static int64_t run(const em_checkpoint *from, const char *path, listening *l, bool *stopped)
+/* One run, kept as `keeping` says, which learns what came of it. Returns the tokens that were run. */
+static int64_t run_kept(em_keeping *keeping, listening *l)
 {
     em_config config = odd_config();
     em_batch prompts = {0};
@@ -288,12 +288,11 @@ static int64_t run(const em_checkpoint *from, const char *path, listening *l, bo
                             &status));
     em_profile_open(&profile, config.num_layers, config.num_experts, model.num_ranks);
     em_errand errand = {.model = &model, .prompts = &prompts, .generation = &generation, .command_line = "test"};
-    em_keeping keeping = {.errand = &errand, .path = path, .from = from};
-    em_keeper keeper = em_keeper_of(&keeping);
-    em_listener listener = {.token = hear, .token_context = l, .keeper = path ? &keeper : NULL};
+    keeping->errand = &errand;
+    em_keeper keeper = em_keeper_of(keeping);
+    em_listener listener = {.token = hear, .token_context = l, .keeper = keeping->path ? &keeper : NULL};
     CU_ASSERT(em_generate(&model, &prompts, &generation, NULL, &profile, &listener, &after, &rows, &status));
     CU_ASSERT_STRING_EQUAL(status.text, "");
-    *stopped = keeping.stopped;
     em_outcome_free(&after);
     em_profile_close(&profile);
     em_model_close(&model);
@@ -301,6 +300,42 @@ static int64_t run(const em_checkpoint *from, const char *path, listening *l, bo
     em_source_close(&source);
     em_batch_free(&prompts);
     return rows;
+}
+
+/* from: NULL, or the checkpoint to go on from. */
+static int64_t run(const em_checkpoint *from, const char *path, listening *l, bool *stopped)
+{
+    em_keeping keeping = {.path = path, .from = from};
+    int64_t rows = run_kept(&keeping, l);
+    *stopped = keeping.stopped;
+    return rows;
+}
+
+/* Of an hour so many seconds are left; what steps and checkpoints took so far, in seconds. How many tokens are run then, of
+ * the 16 of the run? 5 in the first step. */
+static int64_t rows_with(double left, double step, double save)
+{
+    listening l = {.victim = -1};
+    em_keeping keeping = {.path = shared_path("late.h5"),
+                          .most_seconds = 3600,
+                          .start = MPI_Wtime() - 3600 + left,
+                          .longest_step = step,
+                          .longest_save = save};
+    int64_t rows = run_kept(&keeping, &l);
+    CU_ASSERT_EQUAL(keeping.stopped, rows < 16);
+    return rows;
+}
+
+/* A run stops while there is time for a step and a half, two checkpoints, and 30 s: numbers that no machine makes unsure. */
+static void test_time_is_kept(void)
+{
+    CU_ASSERT_EQUAL(rows_with(3500, 1, 1), 16);
+    CU_ASSERT_EQUAL(rows_with(500, 100, 60), 16);   /* 150 + 120 + 30 */
+    CU_ASSERT_EQUAL(rows_with(250, 100, 60), 5);    /* after one step, which is always taken */
+    CU_ASSERT_EQUAL(rows_with(500, 280, 60), 5);    /* long steps: 420 + 120 + 30 */
+    CU_ASSERT_EQUAL(rows_with(500, 100, 200), 5);   /* long checkpoints: 150 + 400 + 30 */
+    CU_ASSERT_EQUAL(rows_with(10, 0.001, 1e-9), 5); /* less than the 30 s */
+    CU_ASSERT_EQUAL(rows_with(-1000, 0.001, 1e-9), 5);
 }
 
 static void test_one_rank_is_asked(void)
@@ -331,6 +366,7 @@ int main(int argc, char **argv)
                                 {"pieces in order", test_pieces_in_order},
                                 {"sum of the weights", test_weights_sum},
                                 {"signals", test_signals},
+                                {"time is kept", test_time_is_kept},
                                 {"one rank is asked", test_one_rank_is_asked},
                                 {NULL, NULL}};
     int code = suite_main(argc, argv, "checkpoint", tests);

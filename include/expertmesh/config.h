@@ -75,6 +75,9 @@ bool em_config_read_json(const char *path, em_config *config, uint32_t *given, e
 /* The same of a text; source opens the message. */
 bool em_config_parse_json(const char *text, const char *source, em_config *config, uint32_t *given, em_status *status);
 
+/* The first field in which two differ, in any bit; NULL: in none. */
+const em_config_field *em_config_difference(const em_config *a, const em_config *b);
+
 /* The config as a JSON object on one line. Freed with free. */
 char *em_config_json(const em_config *config);
 

@@ -117,20 +117,11 @@ void em_again_free(em_again *again)
 
 bool em_again_check_source(const em_again *again, const em_source *source, em_status *status)
 {
-    em_config found = source->config, wanted;
     if (!again->from) return true;
-    wanted = again->from->config;
-    for (int f = 0; f < EM_NUM_CONFIG_FIELDS; f++) {
-        const em_config_field *field = &em_config_fields[f];
-        bool same = field->type == EM_FIELD_INTEGER
-                        ? *em_config_integer(&found, field) == *em_config_integer(&wanted, field)
-                    : field->type == EM_FIELD_REAL
-                        ? memcmp(em_config_real(&found, field), em_config_real(&wanted, field), sizeof(double)) == 0
-                        : found.ffn_kind == wanted.ffn_kind;
-        if (!same)
-            return em_fail(status, EM_BAD_DATA, "%s: its %s is not that of the run of %s: these are other weights",
-                           em_option_value(&again->call, "weights"), field->name, again->from->path);
-    }
+    const em_config_field *other = em_config_difference(&source->config, &again->from->config);
+    if (other)
+        return em_fail(status, EM_BAD_DATA, "%s: its %s is not that of the run of %s: these are other weights",
+                       em_option_value(&again->call, "weights"), other->name, again->from->path);
     if (em_isa_fix(again->from->isa)) return true;
     return em_fail(
         status, EM_BAD_DATA,
