@@ -181,7 +181,7 @@ const em_quantity_info em_quantities[EM_NUM_QUANTITIES] = {
     [EM_EVENTS] = {"events",
                    EM_TYPE_F64,
                    4,
-                   {EM_AXIS_STEP, EM_AXIS_RANK, EM_AXIS_EVENT, EM_AXIS_FIELD},
+                   {EM_AXIS_RANK, EM_AXIS_STEP, EM_AXIS_EVENT, EM_AXIS_FIELD},
                    NULL,
                    "what each rank did: begin and end in s of rank 0's clock since the run's start (end 0: no event); "
                    "phase, a place on that axis; layer, -1 outside of the layers; rows that it gave to other ranks",

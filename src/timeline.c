@@ -232,8 +232,8 @@ static bool check_events(drawing *d, int64_t step, em_status *status)
                         e[EM_FIELD_LAYER] >= -1 && e[EM_FIELD_LAYER] < (double)d->view->config.num_layers &&
                         e[EM_FIELD_ROWS] >= 0 && e[EM_FIELD_ROWS] < 1e18;
             if (!good)
-                return em_fail(status, EM_BAD_DATA, "%s: events[%lld, %d, %lld] is no event of a run",
-                               em_view_path(d->view), (long long)step, rank, (long long)i);
+                return em_fail(status, EM_BAD_DATA, "%s: events[%d, %lld, %lld] is no event of a run",
+                               em_view_path(d->view), rank, (long long)step, (long long)i);
         }
     return true;
 }

@@ -292,19 +292,40 @@ bool em_trace_step_done(em_trace *trace, int64_t rows, em_status *status)
     return agree_passed(trace, status);
 }
 
-bool em_trace_drain(em_trace *trace, em_status *status)
+/* ---- events ---- */
+
+static int64_t event_width(const em_trace *trace)
 {
-    em_writer_drain(trace->writer, status);
-    if (!agree_passed(trace, status)) return false;
-    em_writer_drain(trace->writer, status); /* the counts */
-    return em_agree(trace->comm, status);
+    return em_profile_room(trace->config.num_layers) * EM_NUM_FIELDS;
 }
 
-void em_trace_events(em_trace *trace, const em_profile *profile, int64_t step, int64_t tokens)
+/* Of a rank all steps lie beside each other in the file: one write. */
+static void put_events(em_trace *trace)
 {
-    if (!trace || !em_trace_keeps(trace, EM_EVENTS) || trace->rank >= trace->places) return;
-    int64_t width = em_profile_room(profile->num_layers) * EM_NUM_FIELDS, row = step * trace->places;
-    double *told = em_zeroed(width, sizeof *told), *none = em_zeroed(width, sizeof *none), *field = told;
+    em_held_events *held = &trace->held;
+    int64_t width = event_width(trace);
+    const em_dataset *events = &trace->data[EM_EVENTS];
+    if (held->steps == 0) return;
+    em_writer_put(trace->writer, events, width, trace->rank * trace->steps + held->first, held->steps, 0, width,
+                  held->event, width);
+    memset(held->event, 0, (size_t)(held->steps * width) * sizeof *held->event);
+    /* nobody is at the places past this run's ranks, whoever was there when the steps were run before */
+    for (int place = trace->num_ranks; trace->rank == 0 && place < trace->places; place++)
+        em_writer_put(trace->writer, events, width, place * trace->steps + held->first, held->steps, 0, width,
+                      held->event, width);
+    if (trace->rank == 0)
+        em_writer_put(trace->writer, &trace->data[EM_STEP_ROWS], 1, held->first, held->steps, 0, 1, held->tokens, 1);
+    held->steps = 0;
+}
+
+static void hold_events(em_held_events *held, int64_t width, const em_profile *profile, int64_t step, int64_t tokens)
+{
+    if (held->steps == 0) {
+        held->first = step;
+        held->since = profile->event->begin;
+    }
+    held->tokens[held->steps] = tokens;
+    double *field = held->event + held->steps * width;
     for (const em_event *e = profile->event; e < profile->event + profile->num_events; e++, field += EM_NUM_FIELDS) {
         field[EM_FIELD_BEGIN] = e->begin - profile->clock.origin;
         field[EM_FIELD_END] = e->end - profile->clock.origin;
@@ -312,13 +333,31 @@ void em_trace_events(em_trace *trace, const em_profile *profile, int64_t step, i
         field[EM_FIELD_LAYER] = e->layer < profile->num_layers ? (double)e->layer : -1;
         field[EM_FIELD_ROWS] = (double)e->rows;
     }
-    em_writer_put(trace->writer, &trace->data[EM_EVENTS], width, row + trace->rank, 1, 0, width, told, width);
-    /* nobody is at the places past this run's ranks, whoever was there when the step was run before */
-    for (int place = trace->num_ranks; trace->rank == 0 && place < trace->places; place++)
-        em_writer_put(trace->writer, &trace->data[EM_EVENTS], width, row + place, 1, 0, width, none, width);
-    if (trace->rank == 0) em_writer_put(trace->writer, &trace->data[EM_STEP_ROWS], 1, step, 1, 0, 1, &tokens, 1);
-    free(told);
-    free(none);
+    held->steps++;
+}
+
+void em_trace_events(em_trace *trace, const em_profile *profile, int64_t step, int64_t tokens)
+{
+    if (!trace || !em_trace_keeps(trace, EM_EVENTS) || trace->rank >= trace->places || profile->num_events == 0) return;
+    em_held_events *held = &trace->held;
+    int64_t width = event_width(trace), most = em_trace_event_steps(trace->config.num_layers);
+    if (!held->event) {
+        held->event = em_zeroed(most * width, sizeof *held->event);
+        held->tokens = em_alloc(most, sizeof *held->tokens);
+    }
+    if (step != held->first + held->steps) put_events(trace);
+    hold_events(held, width, profile, step, tokens);
+    double age = profile->event[profile->num_events - 1].end - held->since;
+    if (held->steps == most || age >= EM_TRACE_EVENTS_SECONDS) put_events(trace);
+}
+
+bool em_trace_drain(em_trace *trace, em_status *status)
+{
+    put_events(trace);
+    em_writer_drain(trace->writer, status);
+    if (!agree_passed(trace, status)) return false;
+    em_writer_drain(trace->writer, status); /* the counts */
+    return em_agree(trace->comm, status);
 }
 
 /* ---- the end ---- */
@@ -394,6 +433,8 @@ void em_trace_free(em_trace *trace)
     em_writer_stop(trace->writer);
     if (trace->bulk.file >= 0) close(trace->bulk.file);
     free(trace->due);
+    free(trace->held.event);
+    free(trace->held.tokens);
     free(trace->path);
     free(trace->layer_place);
     free(trace->token_place);

@@ -12,6 +12,14 @@ typedef struct due_count {
     int64_t value;
 } due_count;
 
+/* Events of steps one after another that are not put yet, of this rank. */
+typedef struct em_held_events {
+    int64_t first, steps; /* the first step, and how many */
+    double *event;        /* [em_trace_event_steps, events, fields]; past what is held 0 */
+    int64_t *tokens;      /* [em_trace_event_steps] of each step */
+    double since;         /* when the first of them began, by MPI_Wtime */
+} em_held_events;
+
 struct em_trace {
     MPI_Comm comm; /* borrowed */
     int rank, num_ranks;
@@ -34,6 +42,7 @@ struct em_trace {
         marks; /* layers and steps that ended so far, on all ranks the same: each is a mark in every rank's writer */
     due_count *due; /* on rank 0, in order; the first num_due */
     int num_due, room;
+    em_held_events held;
 };
 
 /* What a request keeps, without a file, for a run of so many ranks. Freed with em_trace_free. */

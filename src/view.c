@@ -174,7 +174,7 @@ static bool find_steps(em_view *view, em_status *status)
     if (!em_store_has(view->store, "/events")) return true;
     if (!em_store_find(view->store, "/events", &events, status)) return false;
     if (events.rank == 4) {
-        view->num_steps = events.dims[0];
+        view->num_steps = events.dims[1];
         view->num_events = events.dims[2];
     }
     return true;
@@ -379,9 +379,12 @@ bool em_view_read_layer(const em_view *view, em_quantity quantity, int64_t layer
 
 bool em_view_read_events(const em_view *view, int64_t step, double *out, em_status *status)
 {
-    int64_t rows = view->num_ranks * view->num_events;
-    return em_view_need(view, EM_EVENTS, status) &&
-           read_rows(view, &view->data[EM_EVENTS], step * rows, rows, out, status);
+    int64_t rows = view->num_events;
+    bool good = em_view_need(view, EM_EVENTS, status);
+    for (int rank = 0; good && rank < view->num_ranks; rank++)
+        good = read_rows(view, &view->data[EM_EVENTS], (rank * view->num_steps + step) * rows, rows,
+                         out + rank * rows * EM_NUM_FIELDS, status);
+    return good;
 }
 
 bool em_view_read_list(const em_view *view, em_quantity quantity, void *out, em_status *status)

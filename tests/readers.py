@@ -108,17 +108,17 @@ def check_events(path):
     with h5py.File(path, "r") as file:
         begin, end, phase, layer = np.moveaxis(file["events"][..., :4], -1, 0)
         check([word.decode() for word in file["field"]][:4] == ["begin", "end", "phase", "layer"], "fields of events")
-        there, ranks = end > 0, begin.shape[1]
-        check(there.any(axis=(0, 2)).all() and (begin[there] >= 0).all(), "events: none, or before the run")
-        for step, rank in np.ndindex(begin.shape[:2]):
-            count = there[step, rank].sum()
-            check(there[step, rank, :count].all(), "events: not the first places")
-            check((begin[step, rank, :count] <= end[step, rank, :count]).all(), "events: one ends before it begins")
-            check((begin[step, rank, 1:count] >= end[step, rank, :count - 1] - 1e-9).all(), "events: two at once")
+        there, ranks = end > 0, begin.shape[0]
+        check(there.any(axis=(1, 2)).all() and (begin[there] >= 0).all(), "events: none, or before the run")
+        for rank, step in np.ndindex(begin.shape[:2]):
+            count = there[rank, step].sum()
+            check(there[rank, step, :count].all(), "events: not the first places")
+            check((begin[rank, step, :count] <= end[rank, step, :count]).all(), "events: one ends before it begins")
+            check((begin[rank, step, 1:count] >= end[rank, step, :count - 1] - 1e-9).all(), "events: two at once")
         for rank, place in np.ndindex(ranks, len(file["phase"])):
             for number in [*range(len(file["layer"])), -1]:
-                of = there[:, rank] & (layer[:, rank] == number) & (phase[:, rank] == place)
-                seconds = (end - begin)[:, rank][of].sum()
+                of = there[rank] & (layer[rank] == number) & (phase[rank] == place)
+                seconds = (end - begin)[rank][of].sum()
                 table = file["outer_seconds"][rank, place] if number < 0 else file["phase_seconds"][number, rank, place]
                 check(abs(seconds - table) < 1e-9, f"events of rank {rank}, layer {number}, phase {place}: {seconds} s, not {table} s")
         check(file["step_rows"][...].sum() == len(file["token"]), "step_rows: another number of tokens")

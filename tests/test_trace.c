@@ -1,5 +1,5 @@
 /* A trace that is written behind the run: at every moment what it counts is whole, on slow disks and with a small queue;
- * a disk that is full on one rank ends the run on all. */
+ * a disk that is full on one rank ends the run on all. Events come behind by a bounded number of steps and seconds. */
 #include "suite.h"
 
 #include "disk.h"
@@ -11,6 +11,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { LAYERS = 3, STEPS = 6, PROMPT = 24, NEXT = 8, D = 8192, V = 2000, SPARE = 2 };
 enum { ROWS = PROMPT + (STEPS - 1) * NEXT, QUEUE = 2 * EM_WRITER_BLOCK };
@@ -252,10 +253,193 @@ static void test_queue(void)
     CU_ASSERT_EQUAL(em_trace_queue(&request, &config, 1), 0);
 }
 
+/* ---- events ---- */
+
+/* What a rank did in a step, in which it had so many events. From step `late` on all is 2 s later; again: the step is run anew. */
+enum { LATE = 2 };
+static em_event event_of(int64_t step, int rank, int64_t i, int64_t late, bool again)
+{
+    double begin = 1e-3 * (double)step + 1e-6 * (double)i + (step >= late ? LATE : 0) + (again ? 10 : 0);
+    return (em_event){begin, begin + 5e-7, i % (LAYERS + 1), (em_phase)(i % EM_NUM_PHASES), i * 3 + rank};
+}
+
+static int64_t events_of(int64_t step, int rank, bool again)
+{
+    return 1 + (step * 7 + rank + (again ? 3 : 0)) % em_profile_room(LAYERS);
+}
+
+static em_trace_request events_request(const char *path, int64_t steps)
+{
+    return (em_trace_request){.path = path,
+                              .force = true,
+                              .wanted = UINT64_C(1) << EM_STEP_ROWS | UINT64_C(1) << EM_EVENTS |
+                                        UINT64_C(1) << EM_CLOCK_ERROR | UINT64_C(1) << EM_CLOCK_DRIFT,
+                              .rows = steps,
+                              .steps = steps,
+                              .weights = "none",
+                              .command_line = "test"};
+}
+
+/* A step of one token. */
+static void run_event_step(em_trace *trace, em_profile *profile, int rank, int64_t step, int64_t late, bool again)
+{
+    em_status status = {0};
+    em_batch tokens = {0};
+    em_batch_add_next(&tokens, 1, 0, (int32_t)step);
+    em_trace_step(trace, &tokens, step);
+    bool good = true;
+    for (int64_t layer = 0; layer < LAYERS; layer++) good = good && em_trace_layer(trace, layer, &status);
+    CU_ASSERT(good && em_trace_step_done(trace, step + 1, &status));
+    profile->num_events = events_of(step, rank, again);
+    for (int64_t i = 0; i < profile->num_events; i++) profile->event[i] = event_of(step, rank, i, late, again);
+    em_trace_events(trace, profile, step, 1);
+    em_batch_free(&tokens);
+}
+
+static double *read_all(em_store *store, const char *name, em_dataset *data)
+{
+    em_status status = {0};
+    CU_ASSERT(em_store_find(store, name, data, &status));
+    int64_t width = data->dims[data->rank - 1], rows = em_dataset_count(data) / width;
+    double *all = em_alloc(rows * width, sizeof *all);
+    CU_ASSERT(em_store_read_block(store, data, 0, rows, 0, width, all, &status));
+    return all;
+}
+
+/* Of a rank the first steps whose every event is in the file; the first of these may be any number of the run anew. wrong:
+ * steps after those of which something else than nothing is there. */
+static int64_t steps_in(const char *path, int rank, int64_t late, int64_t anew, int64_t *wrong)
+{
+    em_status status = {0};
+    em_dataset data;
+    em_store *store = em_store_open(path, &status);
+    double *all = read_all(store, "/events", &data);
+    int64_t steps = data.dims[1], room = data.dims[2], whole = 0;
+    CU_ASSERT(data.rank == 4 && rank < data.dims[0] && room == em_profile_room(LAYERS) &&
+              data.dims[3] == EM_NUM_FIELDS);
+    *wrong = 0;
+    for (int64_t step = 0; step < steps; step++) {
+        const double *field = all + (rank * steps + step) * room * EM_NUM_FIELDS;
+        int64_t there = 0, blank = 0, has = events_of(step, rank, step >= anew);
+        for (int64_t i = 0; i < room; i++, field += EM_NUM_FIELDS) {
+            em_event e = event_of(step, rank, i, late, step >= anew);
+            bool none = field[0] == 0 && field[1] == 0 && field[2] == 0 && field[3] == 0 && field[4] == 0;
+            double layer = e.layer < LAYERS ? (double)e.layer : -1;
+            blank += none;
+            there += i < has ? field[0] == e.begin && field[1] == e.end && field[2] == e.phase && field[3] == layer &&
+                                   field[4] == (double)e.rows
+                             : none;
+        }
+        if (there == room && whole == step)
+            whole++;
+        else if (blank < room)
+            ++*wrong;
+    }
+    free(all);
+    em_store_close(store, &status);
+    return whole;
+}
+
+/* So many steps are in the file soon, and no part of another. */
+static void wait_for_steps(const char *path, int64_t steps, int64_t late)
+{
+    int64_t wrong, there = steps_in(path, suite_rank(), late, INT64_MAX, &wrong);
+    for (int tries = 0; tries < 2000 && there < steps; tries++) {
+        usleep(10000);
+        there = steps_in(path, suite_rank(), late, INT64_MAX, &wrong);
+    }
+    CU_ASSERT_EQUAL(there, steps);
+    CU_ASSERT_EQUAL(wrong, 0);
+    MPI_Barrier(MPI_COMM_WORLD);
+}
+
+/* Events are put when there are many, or the first of them is old, or all is to be there; each in its place. */
+static void test_events(void)
+{
+    int64_t most = em_trace_event_steps(LAYERS), late = most + 3, synced = most + 10, steps = most + 15, wrong;
+    em_config config = make_config();
+    em_profile profile;
+    em_status status = {0};
+    const char *path = shared_path("events.h5");
+    em_trace_request request = events_request(path, steps + SPARE);
+    em_batch prompts = {0};
+    em_batch_add_next(&prompts, 1, 0, 0);
+    CU_ASSERT(most > 10);
+    em_trace *trace = em_trace_create(MPI_COMM_WORLD, &request, &config, &prompts, &status);
+    em_profile_open(&profile, LAYERS, config.num_experts, suite_size());
+    for (int64_t step = 0; step < steps; step++) {
+        run_event_step(trace, &profile, suite_rank(), step, late, false);
+        /* the marks of a step let the writer begin with what was put before */
+        if (step == most - 1) wait_for_steps(path, 0, late);
+        if (step == most) wait_for_steps(path, most, late);
+        if (step == late + 1) wait_for_steps(path, late + 1, late);
+        if (step != synced) continue;
+        CU_ASSERT(em_trace_sync(trace, &status));
+        CU_ASSERT_EQUAL(steps_in(path, suite_rank(), late, INT64_MAX, &wrong), synced + 1);
+        MPI_Barrier(MPI_COMM_WORLD);
+    }
+    CU_ASSERT(em_trace_finish(trace, &profile, steps, &status));
+    CU_ASSERT_STRING_EQUAL(status.text, "");
+    em_trace_free(trace);
+    wait_for_steps(path, steps, late);
+    em_profile_close(&profile);
+    em_batch_free(&prompts);
+}
+
+/* Ranks [0, count) run steps [first, past), of a new trace or of one that goes on. */
+static int64_t run_ranks(const char *path, int count, int64_t first, int64_t past, int64_t id)
+{
+    enum { ALL = 12 };
+    em_config config = make_config();
+    em_profile profile;
+    em_status status = {0};
+    em_trace_request request = events_request(path, ALL);
+    em_batch prompts = {0};
+    em_batch_add_next(&prompts, 1, 0, 0);
+    MPI_Comm comm;
+    MPI_Comm_split(MPI_COMM_WORLD, suite_rank() < count ? 0 : MPI_UNDEFINED, suite_rank(), &comm);
+    if (comm != MPI_COMM_NULL) {
+        em_trace *trace = id ? em_trace_resume(comm, &request, &config, (em_trace_place){id, first}, &status)
+                             : em_trace_create(comm, &request, &config, &prompts, &status);
+        CU_ASSERT_PTR_NOT_NULL(trace);
+        em_profile_open(&profile, LAYERS, config.num_experts, count);
+        for (int64_t step = first; trace && step < past; step++)
+            run_event_step(trace, &profile, suite_rank(), step, INT64_MAX, id != 0);
+        CU_ASSERT(trace && em_trace_stop(trace, &profile, &status));
+        CU_ASSERT_STRING_EQUAL(status.text, "");
+        id = em_trace_id(trace);
+        em_trace_free(trace);
+        em_profile_close(&profile);
+        MPI_Comm_free(&comm);
+    }
+    em_batch_free(&prompts);
+    MPI_Bcast(&id, 1, MPI_INT64_T, 0, MPI_COMM_WORLD);
+    return id;
+}
+
+/* Steps are run again, from a checkpoint, on fewer or on more ranks: where nobody was, nothing is told. */
+static void test_events_again(void)
+{
+    enum { FIRST = 8, FROM = 5, PAST = 11 };
+    int size = suite_size(), fewer = size > 1 ? size - 1 : 1;
+    for (int turn = 0; turn < 2; turn++) {
+        int before = turn ? fewer : size, after = turn ? size : fewer;
+        int64_t wrong = 0;
+        const char *path = shared_path("again.h5");
+        int64_t id = run_ranks(path, before, 0, FIRST, 0);
+        run_ranks(path, after, FROM, PAST, id);
+        if (suite_rank() < before)
+            CU_ASSERT_EQUAL(steps_in(path, suite_rank(), INT64_MAX, FROM, &wrong), suite_rank() < after ? PAST : FROM);
+        CU_ASSERT_EQUAL(wrong, 0);
+        MPI_Barrier(MPI_COMM_WORLD);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const suite_test tests[] = {
-        {"slow disks", test_slow_disks}, {"full disk", test_full_disk}, {"queue", test_queue}, {NULL, NULL}};
+        {"slow disks", test_slow_disks}, {"full disk", test_full_disk},       {"queue", test_queue},
+        {"events", test_events},         {"events again", test_events_again}, {NULL, NULL}};
     int code = suite_main(argc, argv, "trace", tests);
     scratch_remove();
     return code;

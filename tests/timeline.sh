@@ -117,15 +117,15 @@ if (python_with h5py) >/dev/null; then
         cp whole.h5 damaged.h5
         "$python" -c "import h5py, numpy
 with h5py.File('damaged.h5', 'r+') as file:
-    event = file['events'][0, 1]
+    event = file['events'][1, 0]
     $2
-    file['events'][0, 1] = event" || fail "$2" 'a damaged file' 'none'
+    file['events'][1, 0] = event" || fail "$2" 'a damaged file' 'none'
         refuse 65 damaged.h5 "$1" -- timeline damaged.h5 -o new.json
     }
-    damaged 'events[0, 1, 3] is no event' 'event[3, 2] = 99'
-    damaged 'events[0, 1, 3] is no event' 'event[3, 3] = 1e9'
-    damaged 'events[0, 1, 3] is no event' 'event[3, 4] = numpy.nan'
-    damaged 'events[0, 1, 3] is no event' 'event[3, 0] = event[3, 1] + 1'
+    damaged 'events[1, 0, 3] is no event' 'event[3, 2] = 99'
+    damaged 'events[1, 0, 3] is no event' 'event[3, 3] = 1e9'
+    damaged 'events[1, 0, 3] is no event' 'event[3, 4] = numpy.nan'
+    damaged 'events[1, 0, 3] is no event' 'event[3, 0] = event[3, 1] + 1'
     ranks=1
     damaged 'step_rows[0] is -5' 'file["step_rows"][0] = -5'
     damaged 'step_rows[1] is 4611686018427387904' 'file["step_rows"][1] = 2 ** 62'

@@ -71,11 +71,11 @@ typedef struct em_profile {
     double mark;    /* when the present phase began */
 } em_profile;
 
-/* Most events of a step. A layer has 19: what comes several times in a row is one, and so is what is written of the hidden
- * neurons while the experts work, put at their end. */
+/* Most events of a step. A layer has 19, and there are 8 outside: what comes several times in a row is one, and so is what is
+ * written of the hidden neurons while the experts work, put at their end. */
 static inline int64_t em_profile_room(int64_t num_layers)
 {
-    enum { OF_A_LAYER = 24, OUTSIDE = 16 };
+    enum { OF_A_LAYER = 20, OUTSIDE = 8 };
     return num_layers * OF_A_LAYER + OUTSIDE;
 }
 

@@ -28,6 +28,17 @@ extern "C" {
 /* Bytes that a rank holds at most of what is recorded and not yet written. */
 enum { EM_TRACE_QUEUE = 256000000 };
 
+/* Events come into the queue together, as one step's alone cost a short step more than 1 % of its time: when those that wait
+ * fill so many bytes or are so old, at the end of a step. A run that is killed loses these, too. */
+enum { EM_TRACE_EVENTS_SECONDS = 1, EM_TRACE_EVENTS_BYTES = 1 << 18 };
+
+/* The most steps whose events wait. */
+static inline int64_t em_trace_event_steps(int64_t num_layers)
+{
+    int64_t bytes = em_profile_room(num_layers) * EM_NUM_FIELDS * (int64_t)sizeof(double);
+    return bytes < EM_TRACE_EVENTS_BYTES ? EM_TRACE_EVENTS_BYTES / bytes : 1;
+}
+
 /* What to record. A list that is NULL keeps all. */
 typedef struct em_trace_request {
     const char *path;
