@@ -299,20 +299,26 @@ static int64_t event_width(const em_trace *trace)
     return em_profile_room(trace->config.num_layers) * EM_NUM_FIELDS;
 }
 
+/* Nobody is at the places past this run's ranks, whoever was there when the held steps were run before. */
+static void put_nobody(em_trace *trace, int64_t width)
+{
+    const em_held_events *held = &trace->held;
+    double *none = em_zeroed(held->steps * width, sizeof *none);
+    for (int place = trace->num_ranks; place < trace->places; place++)
+        em_writer_put(trace->writer, &trace->data[EM_EVENTS], width, place * trace->steps + held->first, held->steps, 0,
+                      width, none, width);
+    free(none);
+}
+
 /* Of a rank all steps lie beside each other in the file: one write. */
 static void put_events(em_trace *trace)
 {
     em_held_events *held = &trace->held;
     int64_t width = event_width(trace);
-    const em_dataset *events = &trace->data[EM_EVENTS];
     if (held->steps == 0) return;
-    em_writer_put(trace->writer, events, width, trace->rank * trace->steps + held->first, held->steps, 0, width,
-                  held->event, width);
-    memset(held->event, 0, (size_t)(held->steps * width) * sizeof *held->event);
-    /* nobody is at the places past this run's ranks, whoever was there when the steps were run before */
-    for (int place = trace->num_ranks; trace->rank == 0 && place < trace->places; place++)
-        em_writer_put(trace->writer, events, width, place * trace->steps + held->first, held->steps, 0, width,
-                      held->event, width);
+    em_writer_put(trace->writer, &trace->data[EM_EVENTS], width, trace->rank * trace->steps + held->first, held->steps,
+                  0, width, held->event, width);
+    if (trace->rank == 0 && trace->num_ranks < trace->places) put_nobody(trace, width);
     if (trace->rank == 0)
         em_writer_put(trace->writer, &trace->data[EM_STEP_ROWS], 1, held->first, held->steps, 0, 1, held->tokens, 1);
     held->steps = 0;
@@ -334,6 +340,7 @@ static void hold_events(em_held_events *held, int64_t width, const em_profile *p
         field[EM_FIELD_ROWS] = (double)e->rows;
     }
     held->steps++;
+    memset(field, 0, (size_t)(held->event + held->steps * width - field) * sizeof *field);
 }
 
 void em_trace_events(em_trace *trace, const em_profile *profile, int64_t step, int64_t tokens)
@@ -342,7 +349,7 @@ void em_trace_events(em_trace *trace, const em_profile *profile, int64_t step, i
     em_held_events *held = &trace->held;
     int64_t width = event_width(trace), most = em_trace_event_steps(trace->config.num_layers);
     if (!held->event) {
-        held->event = em_zeroed(most * width, sizeof *held->event);
+        held->event = em_alloc(most * width, sizeof *held->event);
         held->tokens = em_alloc(most, sizeof *held->tokens);
     }
     if (step != held->first + held->steps) put_events(trace);

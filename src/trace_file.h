@@ -15,7 +15,7 @@ typedef struct due_count {
 /* Events of steps one after another that are not put yet, of this rank. */
 typedef struct em_held_events {
     int64_t first, steps; /* the first step, and how many */
-    double *event;        /* [em_trace_event_steps, events, fields]; past what is held 0 */
+    double *event;        /* [em_trace_event_steps, events, fields] */
     int64_t *tokens;      /* [em_trace_event_steps] of each step */
     double since;         /* when the first of them began, by MPI_Wtime */
 } em_held_events;
