@@ -122,14 +122,15 @@ start_gone() {
 start_gone
 ends gone 'rank 2 of 3 leaves before it begins (exit code 0)' 70 '^expertmesh: rank [01] on .* to begin, but not all ranks came'
 
-# Too little memory for one rank: for MPI, told before it begins; for the model, told before anything is allocated.
+# Too little memory for one rank: for MPI, told before it begins (a rank that leaves while others come together once made
+# mpirun end with 141, SIGPIPE, in 50 times); for the model, told before anything is allocated.
 for memory in 50000 150000 300000 450000 500000; do
-    word='^expertmesh: the model does not fit: rank 1 on .* ulimit -v'
-    if [ "$memory" -le 300000 ]; then word='^expertmesh: rank 1 on .* may still map .*ulimit -v'; fi
+    codes=65 word='^expertmesh: the model does not fit: rank 1 on .* ulimit -v'
+    if [ "$memory" -le 300000 ]; then codes='65|141' word='^expertmesh: rank 1 on .* may still map .*ulimit -v'; fi
     limited=(1 "$memory")
     start_job "memory-$memory" mpirun -n 3
     faulted=${EPOCHREALTIME/[.,]/}
-    ends "memory-$memory" "rank 1 of 3 may have $((memory / 1000)) MB (ulimit -v)" 65 "$word"
+    ends "memory-$memory" "rank 1 of 3 may have $((memory / 1000)) MB (ulimit -v)" "$codes" "$word"
 done
 limited=(- 0)
 
