@@ -248,24 +248,26 @@ int em_cores(MPI_Comm comm)
     return cores < 1 ? 1 : (int)cores;
 }
 
-/* What this process may still have of a resource, of which /proc/self/status says under key how much it has. */
-static int64_t left_of(int resource, const char *key)
+/* What a limit leaves this process, of which /proc/self/status says under key how much it has. */
+static int64_t left_of(rlim_t limit, const char *key)
 {
-    struct rlimit limit;
-    if (getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return INT64_MAX;
+    if (limit == RLIM_INFINITY) return INT64_MAX;
     int64_t kilobytes = number_in_file("/proc/self/status", key);
-    int64_t left = (int64_t)limit.rlim_cur - (kilobytes > 0 ? kilobytes * 1024 : 0);
+    int64_t left = (int64_t)limit - (kilobytes > 0 ? kilobytes * 1024 : 0);
     return left > 0 ? left : 0;
 }
 
 int64_t em_address_space_left(void)
 {
-    return left_of(RLIMIT_AS, "VmSize:");
+    struct rlimit space;
+    return getrlimit(RLIMIT_AS, &space) == 0 ? left_of(space.rlim_cur, "VmSize:") : INT64_MAX;
 }
 
 int64_t em_memory_left(void)
 {
-    return smaller(em_address_space_left(), left_of(RLIMIT_DATA, "VmData:"));
+    struct rlimit data;
+    int64_t of_data = getrlimit(RLIMIT_DATA, &data) == 0 ? left_of(data.rlim_cur, "VmData:") : INT64_MAX;
+    return smaller(em_address_space_left(), of_data);
 }
 
 int64_t em_memory_peak(void)

@@ -326,8 +326,8 @@ static int64_t steps_in(const char *path, int rank, int64_t late, int64_t anew, 
             bool none = field[0] == 0 && field[1] == 0 && field[2] == 0 && field[3] == 0 && field[4] == 0;
             double layer = e.layer < LAYERS ? (double)e.layer : -1;
             blank += none;
-            there += i < has ? field[0] == e.begin && field[1] == e.end && field[2] == e.phase && field[3] == layer &&
-                                   field[4] == (double)e.rows
+            there += i < has ? field[0] == e.begin && field[1] == e.end && field[2] == (double)e.phase &&
+                                   field[3] == layer && field[4] == (double)e.rows
                              : none;
         }
         if (there == room && whole == step)
