@@ -21,10 +21,22 @@ uint16_t em_f32_to_bf16(float value)
     return (uint16_t)((bits + 0x7fffU + (bits >> 16 & 1U)) >> 16);
 }
 
+static void add(int64_t count, const float *x, float *y)
+{
+    for (int64_t i = 0; i < count; i++) y[i] += x[i];
+}
+
 void em_add(int64_t count, const float *x, float *y)
 {
-#pragma omp parallel for num_threads(count > 1 << 16 ? em_threads() : 1)
-    for (int64_t i = 0; i < count; i++) y[i] += x[i];
+    enum { SHARE = 1 << 14 };
+    int several = count > 4 * SHARE ? em_threads() : 1;
+    if (several ==
+        1) { /* not even a team of one, which takes as long as some thousand additions where teams are nested */
+        add(count, x, y);
+        return;
+    }
+#pragma omp parallel for num_threads(several)
+    for (int64_t i = 0; i < count; i += SHARE) add(count - i < SHARE ? count - i : SHARE, x + i, y + i);
 }
 
 void em_add_scaled(int64_t count, float factor, const float *x, float *y)
