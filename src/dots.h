@@ -8,13 +8,15 @@
 
 #include "expertmesh/kernels.h"
 
+#include "tiles.h"
+
 enum { EM_STEP = 64, EM_STEP_PANEL = EM_STEP * EM_PANEL }; /* bytes of a row, of a panel */
 enum { EM_TOGETHER = 8, EM_STRIP = 32 };                   /* most panels and rows of one call */
 
+/* Most inputs in one block of a sum of such inputs. */
+enum { EM_DOT_BLOCK = 4 * EM_BLOCK };
+
 /* What one thread needs while it multiplies. */
-/* Most inputs in one block of a sum: of float32, so many that a tile of rows stays in the first cache (of 256, 512 and 1,024,
- * 256 rows ran at 187, 177 and 171 GFLOP/s on one core of a Xeon, Sapphire Rapids); of fewer bits, four times as many. */
-enum { EM_BLOCK = 256, EM_DOT_BLOCK = 4 * EM_BLOCK };
 typedef struct em_scratch {
     float weights[EM_TOGETHER * EM_DOT_BLOCK * EM_PANEL]; /* a block of weights made float32, or in whole steps */
     float sums[EM_STRIP * EM_TOGETHER * EM_PANEL];        /* a strip of rows times a block, or ints */
@@ -25,9 +27,9 @@ typedef struct em_scratch {
 em_scratch *em_thread_scratch(void);
 
 /* sums [rows, 16 * panels], floats or ints: rows (up to 32 can be read) of `steps` steps, ldx bytes apart, times panels
- * that are panel_bytes apart. */
-typedef void em_dots(int64_t rows, int64_t steps, int panels, const char *w, int64_t panel_bytes, const char *x,
-                     int64_t ldx, void *sums);
+ * that are panel_bytes apart. Of the last panels, what lies `next` bytes behind their end is called for. */
+typedef void em_dots(int64_t rows, int64_t steps, int panels, const char *w, int64_t panel_bytes, int64_t next,
+                     const char *x, int64_t ldx, void *sums);
 
 #ifdef EM_TILES_X86
 em_dots em_dots_bf16_avx512, em_dots_int8_avx512, em_dots_bf16_amx, em_dots_int8_amx;

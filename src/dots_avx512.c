@@ -9,8 +9,8 @@
 
 enum { VECTORS = EM_STEP_PANEL / 64, LD = EM_TOGETHER * EM_PANEL };
 
-/* Rows wait for the weights, which are called for so many bytes before they are needed: 4 to 16 rows run a fifth faster. */
-enum { AHEAD = 2 * EM_STEP_PANEL };
+/* Rows wait for the weights, which are called for so many vectors before they are needed: 4 to 16 rows run a fifth faster. */
+enum { AHEAD = 2 * VECTORS };
 
 INLINE __m512i inputs_at(const char *x)
 {
@@ -19,15 +19,16 @@ INLINE __m512i inputs_at(const char *x)
     return _mm512_set1_epi32(bits);
 }
 
-INLINE __m512i weights_at(const char *w)
+/* A vector, and a call for the one that is `ahead` bytes further. */
+INLINE __m512i weights_at(const char *w, int64_t ahead)
 {
-    __builtin_prefetch(w + AHEAD);
+    __builtin_prefetch(w + ahead);
     return _mm512_loadu_si512(w);
 }
 
 /* Two inputs of a row, the second first, as the instruction adds them. */
-INLINE void bf16_tile(int W, int P, int64_t steps, const char *w, int64_t panel_bytes, const char *x, int64_t ldx,
-                      float *sums)
+INLINE void bf16_tile(int W, int P, int64_t steps, const char *w, int64_t panel_bytes, int64_t next, const char *x,
+                      int64_t ldx, float *sums)
 {
     __m512 sum[8][8];
     UNROLL
@@ -36,9 +37,10 @@ INLINE void bf16_tile(int W, int P, int64_t steps, const char *w, int64_t panel_
         for (int p = 0; p < P; p++) sum[r][p] = _mm512_setzero_ps();
     }
     for (int64_t k = 0; k < steps * VECTORS; k++) {
+        int64_t ahead = AHEAD * 64 + (k < steps * VECTORS - AHEAD ? 0 : next);
         __m512i weights[8];
         UNROLL
-        for (int p = 0; p < P; p++) weights[p] = weights_at(w + p * panel_bytes + k * 64);
+        for (int p = 0; p < P; p++) weights[p] = weights_at(w + p * panel_bytes + k * 64, ahead);
         UNROLL
         for (int r = 0; r < W; r++) {
             __m512bh in = (__m512bh)inputs_at(x + r * ldx + k * 4);
@@ -55,8 +57,8 @@ INLINE void bf16_tile(int W, int P, int64_t steps, const char *w, int64_t panel_
 
 /* The instruction wants weights without sign: 128 more than they are. So each sum begins at what `sums` holds: -128
  * times the sum of the row's inputs. */
-INLINE void int8_tile(int W, int P, int64_t steps, const char *w, int64_t panel_bytes, const char *x, int64_t ldx,
-                      int32_t *sums)
+INLINE void int8_tile(int W, int P, int64_t steps, const char *w, int64_t panel_bytes, int64_t next, const char *x,
+                      int64_t ldx, int32_t *sums)
 {
     __m512i sum[8][8], flip = _mm512_set1_epi8(-128);
     UNROLL
@@ -65,9 +67,11 @@ INLINE void int8_tile(int W, int P, int64_t steps, const char *w, int64_t panel_
         for (int p = 0; p < P; p++) sum[r][p] = _mm512_set1_epi32(sums[r * LD]);
     }
     for (int64_t k = 0; k < steps * VECTORS; k++) {
+        int64_t ahead = AHEAD * 64 + (k < steps * VECTORS - AHEAD ? 0 : next);
         __m512i weights[8];
         UNROLL
-        for (int p = 0; p < P; p++) weights[p] = _mm512_xor_si512(weights_at(w + p * panel_bytes + k * 64), flip);
+        for (int p = 0; p < P; p++)
+            weights[p] = _mm512_xor_si512(weights_at(w + p * panel_bytes + k * 64, ahead), flip);
         UNROLL
         for (int r = 0; r < W; r++) {
             __m512i in = inputs_at(x + r * ldx + k * 4);
@@ -82,32 +86,39 @@ INLINE void int8_tile(int W, int P, int64_t steps, const char *w, int64_t panel_
     }
 }
 
-/* Rows in tiles of 8, 4, 2 and 1, with as many panels as leave the sums in registers. */
-#define TILES(name, tile, type, W, P)                                                                                 \
-    static void name##_##W(int64_t steps, int panels, const char *w, int64_t panel_bytes, const char *x, int64_t ldx, \
-                           type *sums)                                                                                \
-    {                                                                                                                 \
-        int p = 0;                                                                                                    \
-        for (; p + P <= panels; p += P)                                                                               \
-            tile(W, P, steps, w + p * panel_bytes, panel_bytes, x, ldx, sums + p * EM_PANEL);                         \
-        for (; p < panels; p++) tile(W, 1, steps, w + p * panel_bytes, panel_bytes, x, ldx, sums + p * EM_PANEL);     \
-    }
-#define DOT(name, tile, type)                                                                                          \
-    TILES(name, tile, type, 8, 2)                                                                                      \
-    TILES(name, tile, type, 4, 4)                                                                                      \
-    TILES(name, tile, type, 2, 8)                                                                                      \
-    TILES(name, tile, type, 1, 8)                                                                                      \
-    void name(int64_t rows, int64_t steps, int panels, const char *w, int64_t panel_bytes, const char *x, int64_t ldx, \
-              void *sums)                                                                                              \
+/* Rows in tiles of 8, 4, 2 and 1, with as many panels as leave the sums in registers; of few rows 4, for memory gives fewer
+ * runs of weights faster. */
+#define TILES(name, tile, type, W, P)                                                                                  \
+    static void name##_##W(int64_t steps, int panels, const char *w, int64_t panel_bytes, int64_t next, const char *x, \
+                           int64_t ldx, type *sums)                                                                    \
     {                                                                                                                  \
-        for (int64_t r = 0, width; r < rows; r += width) {                                                             \
-            int64_t left = rows - r;                                                                                   \
-            width = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;                                                 \
-            (width == 8   ? name##_8                                                                                   \
-             : width == 4 ? name##_4                                                                                   \
-             : width == 2 ? name##_2                                                                                   \
-                          : name##_1)(steps, panels, w, panel_bytes, x + r * ldx, ldx, (type *)sums + r * LD);         \
+        int64_t bytes = steps * EM_STEP_PANEL;                                                                         \
+        for (int p = 0, step; p < panels; p += step) {                                                                 \
+            const char *at = w + p * panel_bytes;                                                                      \
+            step = p + P <= panels ? P : 1;                                                                            \
+            int64_t then = p + step < panels ? step * panel_bytes - bytes : next - p * panel_bytes;                    \
+            if (step == P)                                                                                             \
+                tile(W, P, steps, at, panel_bytes, then, x, ldx, sums + p * EM_PANEL);                                 \
+            else                                                                                                       \
+                tile(W, 1, steps, at, panel_bytes, then, x, ldx, sums + p * EM_PANEL);                                 \
         }                                                                                                              \
+    }
+#define DOT(name, tile, type)                                                                                        \
+    TILES(name, tile, type, 8, 2)                                                                                    \
+    TILES(name, tile, type, 4, 4)                                                                                    \
+    TILES(name, tile, type, 2, 4)                                                                                    \
+    TILES(name, tile, type, 1, 4)                                                                                    \
+    void name(int64_t rows, int64_t steps, int panels, const char *w, int64_t panel_bytes, int64_t next,             \
+              const char *x, int64_t ldx, void *sums)                                                                \
+    {                                                                                                                \
+        for (int64_t r = 0, width; r < rows; r += width) {                                                           \
+            int64_t left = rows - r;                                                                                 \
+            width = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;                                               \
+            (width == 8   ? name##_8                                                                                 \
+             : width == 4 ? name##_4                                                                                 \
+             : width == 2 ? name##_2                                                                                 \
+                          : name##_1)(steps, panels, w, panel_bytes, next, x + r * ldx, ldx, (type *)sums + r * LD); \
+        }                                                                                                            \
     }
 
 DOT(em_dots_bf16_avx512, bf16_tile, float)
@@ -115,8 +126,8 @@ DOT(em_dots_bf16_avx512, bf16_tile, float)
 static em_dots int8_rows;
 DOT(int8_rows, int8_tile, int32_t)
 
-void em_dots_int8_avx512(int64_t rows, int64_t steps, int panels, const char *w, int64_t panel_bytes, const char *x,
-                         int64_t ldx, void *sums)
+void em_dots_int8_avx512(int64_t rows, int64_t steps, int panels, const char *w, int64_t panel_bytes, int64_t next,
+                         const char *x, int64_t ldx, void *sums)
 {
     const __m512i ones = _mm512_set1_epi8(1);
     for (int64_t r = 0; r < rows; r++) {
@@ -126,5 +137,5 @@ void em_dots_int8_avx512(int64_t rows, int64_t steps, int panels, const char *w,
         int32_t *start = (int32_t *)sums + r * LD, less = -128 * _mm512_reduce_add_epi32(all);
         for (int p = 0; p < panels; p++) start[p * EM_PANEL] = less;
     }
-    int8_rows(rows, steps, panels, w, panel_bytes, x, ldx, sums);
+    int8_rows(rows, steps, panels, w, panel_bytes, next, x, ldx, sums);
 }

@@ -2,5 +2,5 @@
 #define TILES         em_tiles_avx512
 #define TILES_NAME    "avx512"
 #define TILES_WIDTHS  5
-#define TILES_LIST(T) T(0, 12, 2) T(1, 6, 4) T(2, 4, 4) T(3, 2, 4) T(4, 1, 8)
+#define TILES_LIST(T) T(0, 12, 2) T(1, 6, 4) T(2, 4, 4) T(3, 2, 4) T(4, 1, 4)
 #include "tiles_body.h"

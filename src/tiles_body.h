@@ -72,8 +72,24 @@ INLINE v16 one_input(em_storage storage, const char *panel, int64_t k)
     return storage == EM_BF16 ? bf16_last((const uint16_t *)(const void *)(panel + k * 32)) : int8_last(panel + k * 16);
 }
 
-INLINE void tile(em_storage storage, int P, int W, int64_t K, const char *w, int64_t panel_bytes, int64_t ahead,
-                 const float *x, float *out)
+/* A run of inputs of some panels: how it lies in memory. Few rows wait for the weights, so these are called for `ahead` bytes
+ * before they are needed; at the end of the run, what comes next. */
+typedef struct run {
+    int64_t panel_bytes; /* from panel to panel */
+    int64_t ahead;       /* bytes */
+    int64_t turn;        /* from this input on, counted from a block's first, `ahead` lies beyond the run */
+    int64_t skip;        /* bytes from there to what is needed next */
+} run;
+
+/* Weights of inputs k and on are called for from here on. */
+INLINE const char *called_for(const run *r, const char *weights, int64_t k)
+{
+    return weights + r->ahead + (k < r->turn ? 0 : r->skip);
+}
+
+/* One block of tile(): inputs [0, K). */
+INLINE void tile_block(em_storage storage, int P, int W, int64_t K, const char *w, const run *r, const float *x,
+                       float *out)
 {
     v16 sum[8][12], first[8], second[8], four[8][4];
     int64_t k = 0;
@@ -83,10 +99,11 @@ INLINE void tile(em_storage storage, int P, int W, int64_t K, const char *w, int
         for (int t = 0; t < W; t++) sum[p][t] = (v16){0};
     }
     for (; storage == EM_BF16 && k + 2 <= K; k += 2, x += 2 * W) {
+        const char *call = called_for(r, w + k * 32, k);
         UNROLL
         for (int p = 0; p < P; p++) {
-            const uint32_t *pair = (const uint32_t *)(const void *)(w + p * panel_bytes + k * 32);
-            __builtin_prefetch((const char *)pair + ahead);
+            const uint32_t *pair = (const uint32_t *)(const void *)(w + p * r->panel_bytes + k * 32);
+            __builtin_prefetch(call + p * r->panel_bytes);
             first[p] = bf16_first(pair);
             second[p] = bf16_second(pair);
         }
@@ -94,10 +111,11 @@ INLINE void tile(em_storage storage, int P, int W, int64_t K, const char *w, int
         multiply_add(P, W, second, x + W, sum);
     }
     for (; storage == EM_INT8 && k + 4 <= K; k += 4, x += 4 * W) {
+        const char *call = called_for(r, w + k * 16, k);
         UNROLL
         for (int p = 0; p < P; p++) {
-            int8_four(w + p * panel_bytes + k * 16, four[p]);
-            __builtin_prefetch(w + p * panel_bytes + k * 16 + ahead);
+            int8_four(w + p * r->panel_bytes + k * 16, four[p]);
+            __builtin_prefetch(call + p * r->panel_bytes);
             UNROLL
             for (int j = 0; j < 4; j++) {
                 UNROLL
@@ -106,10 +124,11 @@ INLINE void tile(em_storage storage, int P, int W, int64_t K, const char *w, int
         }
     }
     for (; k < K; k++, x += W) {
+        const char *call = called_for(r, w + k * 64, k);
         UNROLL
         for (int p = 0; p < P; p++) {
-            first[p] = one_input(storage, w + p * panel_bytes, k);
-            __builtin_prefetch(w + p * panel_bytes + k * 64 + ahead);
+            first[p] = one_input(storage, w + p * r->panel_bytes, k);
+            __builtin_prefetch(call + p * r->panel_bytes);
         }
         multiply_add(P, W, first, x, sum);
     }
@@ -117,6 +136,17 @@ INLINE void tile(em_storage storage, int P, int W, int64_t K, const char *w, int
     for (int p = 0; p < P; p++) {
         UNROLL
         for (int t = 0; t < W; t++) *(v16 *)(void *)(out + (p * W + t) * EM_PANEL) = sum[p][t];
+    }
+}
+
+INLINE void tile(em_storage storage, int P, int W, int64_t K, const char *w, int64_t panel_bytes, int64_t ahead,
+                 int64_t next, const float *x, float *out)
+{
+    int64_t input = EM_PANEL * (storage == EM_F32 ? 4 : storage == EM_BF16 ? 2 : 1); /* bytes */
+    run r = {.panel_bytes = panel_bytes, .ahead = ahead, .skip = next};
+    for (int64_t k = 0; k < K; k += EM_BLOCK, out += P * W * EM_PANEL) {
+        r.turn = K - k - r.ahead / input;
+        tile_block(storage, P, W, K - k < EM_BLOCK ? K - k : EM_BLOCK, w + k * input, &r, x + k * W, out);
     }
 }
 
@@ -252,59 +282,63 @@ static void round_to_int8(int64_t count, const float *x, float first, float seco
     }
 }
 
-/* y [rows, lanes] (+)= sums [rows, 16 * panels] times the scales of neuron and row. */
-#define ADD(name, type, vector)                                                                                 \
-    static void name(const em_sums *s)                                                                          \
-    {                                                                                                           \
-        for (int64_t r = 0; r < s->rows; r++) {                                                                 \
-            const type *sum = (const type *)s->sums + r * s->ld;                                                \
-            float *y = s->y + r * s->ldy, row_scale = s->row_scale ? s->row_scale[r] : 1;                       \
-            int64_t i = 0;                                                                                      \
-            for (; i + 16 <= s->lanes; i += 16) {                                                               \
-                v16 value = __builtin_convertvector(*(const vector *)(const void *)(sum + i), v16) * row_scale; \
-                value *= *(const v16 *)(const void *)(s->scale + i);                                            \
-                if (!s->first) value += *(const v16 *)(const void *)(y + i);                                    \
-                *(v16 *)(void *)(y + i) = value;                                                                \
-            }                                                                                                   \
-            for (; i < s->lanes; i++) {                                                                         \
-                float value = (float)sum[i] * row_scale * s->scale[i];                                          \
-                y[i] = s->first ? value : y[i] + value;                                                         \
-            }                                                                                                   \
-        }                                                                                                       \
+/* y [rows, lanes] (+)= sums [blocks, rows, ld] times the scales of neuron and row, block after block. */
+#define ADD(name, type, vector)                                                                                   \
+    static void name(const em_sums *s)                                                                            \
+    {                                                                                                             \
+        int64_t block = s->rows * s->ld;                                                                          \
+        for (int64_t r = 0; r < s->rows; r++) {                                                                   \
+            const type *sum = (const type *)s->sums + r * s->ld;                                                  \
+            float *y = s->y + r * s->ldy, row_scale = s->row_scale ? s->row_scale[r] : 1;                         \
+            int64_t i = 0;                                                                                        \
+            for (; i + 16 <= s->lanes; i += 16, sum += 16) {                                                      \
+                v16 total = {0};                                                                                  \
+                if (!s->first) total = *(const v16 *)(const void *)(y + i);                                       \
+                for (int64_t b = 0; b < s->blocks; b++)                                                           \
+                    total += __builtin_convertvector(*(const vector *)(const void *)(sum + b * block), v16) *     \
+                             row_scale * *(const v16 *)(const void *)(s->scale + i);                              \
+                *(v16 *)(void *)(y + i) = total;                                                                  \
+            }                                                                                                     \
+            for (; i < s->lanes; i++, sum++) {                                                                    \
+                float total = s->first ? 0 : y[i];                                                                \
+                for (int64_t b = 0; b < s->blocks; b++) total += (float)sum[b * block] * row_scale * s->scale[i]; \
+                y[i] = total;                                                                                     \
+            }                                                                                                     \
+        }                                                                                                         \
     }
 typedef int32_t i32x16_unaligned __attribute__((vector_size(64), aligned(4), may_alias));
 ADD(add_floats, float, v16)
 ADD(add_ints, int32_t, i32x16_unaligned)
 
-#define ONE_TILE(kind, storage, P, W)                                                                                \
-    static void kind##_##storage##_##W(int64_t K, const void *w, int64_t panel_bytes, int64_t ahead, const float *x, \
-                                       float *out)                                                                   \
-    {                                                                                                                \
-        tile(storage, P, W, K, w, panel_bytes, ahead, x, out);                                                       \
+#define ONE_TILE(storage, W, P, kind)                                                                              \
+    static void kind##_##storage##_##W(int64_t K, const void *w, int64_t panel_bytes, int64_t ahead, int64_t next, \
+                                       const float *x, float *out)                                                 \
+    {                                                                                                              \
+        tile(storage, P, W, K, w, panel_bytes, ahead, next, x, out);                                               \
     }
-#define THREE_TILES(kind, P, W)   \
-    ONE_TILE(kind, EM_F32, P, W)  \
-    ONE_TILE(kind, EM_BF16, P, W) \
-    ONE_TILE(kind, EM_INT8, P, W)
-#define LARGE_TILES(place, W, P) THREE_TILES(large, P, W)
-#define SMALL_TILES(place, W, P) THREE_TILES(small, 1, W)
-TILES_LIST(LARGE_TILES)
-TILES_LIST(SMALL_TILES)
+#define PAIR(P) ((P) < 2 ? (P) : 2)
+#define THREE_TILES(storage, W, P)      \
+    ONE_TILE(storage, W, P, large)      \
+    ONE_TILE(storage, W, PAIR(P), pair) \
+    ONE_TILE(storage, W, 1, single)
+#define NINE_TILES(place, W, P) \
+    THREE_TILES(EM_F32, W, P)   \
+    THREE_TILES(EM_BF16, W, P)  \
+    THREE_TILES(EM_INT8, W, P)
+TILES_LIST(NINE_TILES)
 
 #define WIDTH(place, W, P)  [place] = W,
-#define PANELS(place, W, P) [place] = P,
-#define ENTRIES(kind, place, W) \
-    [EM_F32][place] = kind##_EM_F32_##W, [EM_BF16][place] = kind##_EM_BF16_##W, [EM_INT8][place] = kind##_EM_INT8_##W,
-#define LARGE(place, W, P) ENTRIES(large, place, W)
-#define SMALL(place, W, P) ENTRIES(small, place, W)
+#define PANELS(place, W, P) [place] = {P, PAIR(P), 1},
+#define ENTRY(storage, place, W) \
+    [storage][place] = {large_##storage##_##W, pair_##storage##_##W, single_##storage##_##W},
+#define ENTRIES(place, W, P) ENTRY(EM_F32, place, W) ENTRY(EM_BF16, place, W) ENTRY(EM_INT8, place, W)
 
 const em_tiles TILES = {
     .name = TILES_NAME,
     .num_widths = TILES_WIDTHS,
     .width = {TILES_LIST(WIDTH)},
     .panels = {TILES_LIST(PANELS)},
-    .large = {TILES_LIST(LARGE)},
-    .small = {TILES_LIST(SMALL)},
+    .tile = {TILES_LIST(ENTRIES)},
     .expand = expand,
     .gelu = gelu,
     .soft_cap = soft_cap,

@@ -321,8 +321,8 @@ static void small_products(em_compute compute, em_storage storage)
 /* More inputs than one block of a sum, more rows than a strip, enough work for all threads. */
 static void large_products(em_compute compute, em_storage storage)
 {
-    static const int64_t shapes[][3] = {{1, 1024, 300}, {3, 1025, 130}, {33, 2049, 50}, {17, 3000, 40},
-                                        {256, 130, 60}, {255, 64, 64},  {97, 1100, 33}, {40, 2112, 20}};
+    static const int64_t shapes[][3] = {{1, 1024, 300}, {3, 1025, 130}, {33, 2049, 50}, {17, 3000, 40}, {256, 130, 60},
+                                        {255, 64, 64},  {97, 1100, 33}, {40, 2112, 20}, {2, 8300, 70},  {14, 8962, 70}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         scattered r = draw_scattered(shapes[i][0], shapes[i][1], 8);
         check_products(compute, storage, &r, shapes[i][2]);
