@@ -1,6 +1,7 @@
 /* One true-width layer: a prompt through it, then token by token; declared in bench.h.
  *
- * The limits are probed anew before each run, for a shared machine changes. */
+ * The limits are probed anew before each run, for a shared machine changes from one to the next; their median counts, as the
+ * runs' does. */
 #include "bench.h"
 
 #include "expertmesh/generate.h"
@@ -232,7 +233,7 @@ static void add_figures(const trial *t, double *reference)
 
     scaled(&t->prompt, operations / 1e9, &rate);
     figure = em_figures_add(figures, group, "GFLOP/s", &rate, "%s: prompt, operations", t->name);
-    em_figure_limit(figure, em_series_best(&t->sgemm) / 1e9, "sgemm");
+    em_figure_limit(figure, em_series_median(&t->sgemm) / 1e9, "sgemm");
     if (storage == EM_F32 && bench->aimed) em_figure_target(figure, 0.85, false);
 
     double speed = scaled(&t->prompt, tokens, &rate);
@@ -247,7 +248,7 @@ static void add_figures(const trial *t, double *reference)
 
     for (int i = 0; i < t->touched.count; i++) em_series_add(&touched, t->touched.value[i] / 1e9);
     figure = em_figures_add(figures, group, "GB/s", &touched, "%s: generation, weights touched", t->name);
-    em_figure_limit(figure, em_series_best(&t->read) / 1e9, "read");
+    em_figure_limit(figure, em_series_median(&t->read) / 1e9, "read");
     bool whole = t->model->config.ffn_size == bench->config.ffn_size; /* too large for any cache */
     if (bench->aimed && whole && storage != EM_F32 && compute == EM_COMPUTE_F32)
         em_figure_target(figure, storage == EM_BF16 ? 0.93 : 0.85, false);
