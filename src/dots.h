@@ -27,7 +27,8 @@ typedef struct em_scratch {
 em_scratch *em_thread_scratch(void);
 
 /* sums [rows, 16 * panels], floats or ints: rows (up to 32 can be read) of `steps` steps, ldx bytes apart, times panels
- * that are panel_bytes apart. Of the last panels, what lies `next` bytes behind their end is called for. */
+ * that are panel_bytes apart. Few rows call for weights before they are needed: after the last panels, for what lies `next`
+ * bytes behind the end of the first panel's. */
 typedef void em_dots(int64_t rows, int64_t steps, int panels, const char *w, int64_t panel_bytes, int64_t next,
                      const char *x, int64_t ldx, void *sums);
 

@@ -1,4 +1,4 @@
-/* 32 registers of 16 floats: 24 sums, the weights of 2 to 8 panels, and inputs straight from memory. */
+/* 32 registers of 16 floats: 24 sums, the weights of 2 to 4 panels, and inputs straight from memory. */
 #define TILES         em_tiles_avx512
 #define TILES_NAME    "avx512"
 #define TILES_WIDTHS  5

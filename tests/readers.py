@@ -110,7 +110,8 @@ def check_events(path):
         check([word.decode() for word in file["field"]][:4] == ["begin", "end", "phase", "layer"], "fields of events")
         there, ranks = end > 0, begin.shape[0]
         early = -file["clock_error"][:][:, None, None]  # a rank's clock is known no better
-        check(there.any(axis=(1, 2)).all() and (begin >= early)[there].all(), "events: none, or before the run")
+        check(there.any(axis=(1, 2)).all(), "events: a rank has none")
+        check((begin >= early)[there].all(), "events before the run: at", begin[there].min(initial=0), "s, errors", early)
         for rank, step in np.ndindex(begin.shape[:2]):
             count = there[rank, step].sum()
             check(there[rank, step, :count].all(), "events: not the first places")
