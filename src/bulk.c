@@ -93,12 +93,17 @@ static bool wait_for_disk(int file)
     return true;
 }
 
+bool em_bulk_sync(const em_bulk *bulk, em_status *status)
+{
+    if (wait_for_disk(bulk->file) && (fdatasync(bulk->file) == 0 || errno == EINVAL || errno == EROFS)) return true;
+    return em_fail(status, EM_CANNOT_WRITE, "%s: cannot be written: %s", bulk->path, strerror(errno));
+}
+
 bool em_bulk_close(em_bulk *bulk, em_status *status)
 {
     if (bulk->file < 0) return true;
     em_wait("the disk");
-    bool good = wait_for_disk(bulk->file) && (fdatasync(bulk->file) == 0 || errno == EINVAL || errno == EROFS);
-    if (!good) em_fail(status, EM_CANNOT_WRITE, "%s: cannot be written: %s", bulk->path, strerror(errno));
+    bool good = em_bulk_sync(bulk, status);
     if (close(bulk->file) != 0 && good)
         good = em_fail(status, EM_CANNOT_WRITE, "%s: cannot be closed: %s", bulk->path, strerror(errno));
     bulk->file = -1;

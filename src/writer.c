@@ -39,7 +39,14 @@ struct em_writer {
     em_status status;      /* the first failure */
     atomic_bool failed;    /* as the status says */
     atomic_bool stop;
+    /* the thread's own */
+    int64_t ahead;  /* bytes written since the disk last had everything */
+    em_room order;  /* const record *, as they are written */
+    char *gathered; /* [GATHER] bytes of several records */
 };
+
+/* Records that lie beside each other in the file are one write of up to so many bytes. */
+enum { GATHER = 1 << 19 };
 
 static record *record_of(block *b, int64_t index)
 {
@@ -70,16 +77,79 @@ static void pass_mark(em_writer *w, int64_t mark)
     pthread_mutex_unlock(&w->lock);
 }
 
-/* After a failure records are only taken off the queue. */
-static void write_record(em_writer *w, block *b, const record *r)
+/* Write, and let the disk never fall far behind: the caller, who goes on, would wait for it at the end. After a failure
+ * nothing is written. */
+static void write_numbers(em_writer *w, const em_dataset *dataset, int64_t first, int64_t count, const char *data)
 {
+    enum { FAR = 16 << 20 };
     em_status status = {0};
     em_beat();
     if (atomic_load(&w->failed) || atomic_load(&w->stop)) return;
-    if (!r->dataset)
-        pass_mark(w, r->first);
-    else if (!em_bulk_write(w->bulk, r->dataset, 1, r->first, r->count, 0, 1, b->data + r->start, 1, &status))
-        fail_with(w, &status);
+    em_bulk_write(w->bulk, dataset, 1, first, count, 0, 1, data, 1, &status);
+    w->ahead += count * (int64_t)em_type_bytes(dataset->type);
+    if (w->ahead >= FAR && em_bulk_sync(w->bulk, &status)) w->ahead = 0;
+    if (status.code != EM_OK) fail_with(w, &status);
+}
+
+/* By their places in the file. */
+static int by_place(const void *a, const void *b)
+{
+    const record *x = *(const record *const *)a, *y = *(const record *const *)b;
+    if (x->dataset != y->dataset) return x->dataset->offset < y->dataset->offset ? -1 : 1;
+    return x->first < y->first ? -1 : x->first > y->first;
+}
+
+static bool beside(const record *before, const record *after)
+{
+    return before->dataset == after->dataset && before->first + before->count == after->first;
+}
+
+static bool overlap(const record *before, const record *after)
+{
+    return before->dataset == after->dataset && before->first + before->count > after->first;
+}
+
+/* Records [begin, end) of a block, among which is no mark, in the order of the file; where two are of one place, in the
+ * order they were put. */
+static const record **put_in_order(em_writer *w, block *b, int64_t begin, int64_t end)
+{
+    int64_t count = end - begin;
+    const record **order = em_room_for(&w->order, count, sizeof *order);
+    bool apart = true;
+    for (int64_t i = 0; i < count; i++) order[i] = record_of(b, begin + i);
+    qsort(order, (size_t)count, sizeof *order, by_place);
+    for (int64_t i = 1; apart && i < count; i++) apart = !overlap(order[i - 1], order[i]);
+    for (int64_t i = 0; !apart && i < count; i++) order[i] = record_of(b, begin + i);
+    return order;
+}
+
+/* Records [begin, end) of a block, among which is no mark. A run's records that are small are gathered first: a disk that
+ * is far away minds many small writes. */
+static void write_records(em_writer *w, block *b, int64_t begin, int64_t end)
+{
+    const record **order = put_in_order(w, b, begin, end);
+    for (int64_t i = 0, run; i < end - begin; i += run) {
+        const record *r = order[i];
+        int64_t size = (int64_t)em_type_bytes(r->dataset->type), count = r->count;
+        for (run = 1; i + run < end - begin && beside(order[i + run - 1], order[i + run]) &&
+                      (count + order[i + run]->count) * size <= GATHER;
+             run++)
+            count += order[i + run]->count;
+        char *to = w->gathered;
+        for (int64_t j = i; run > 1 && j < i + run; to += order[j++]->count * size)
+            memcpy(to, b->data + order[j]->start, (size_t)(order[j]->count * size));
+        write_numbers(w, r->dataset, r->first, count, run > 1 ? w->gathered : b->data + r->start);
+    }
+}
+
+/* Records [begin, end) of a block: what lies between two marks together. */
+static void write_published(em_writer *w, block *b, int64_t begin, int64_t end)
+{
+    for (int64_t mark; begin < end; begin = mark + 1) {
+        for (mark = begin; mark < end && record_of(b, mark)->dataset;) mark++;
+        write_records(w, b, begin, mark);
+        if (mark < end && !atomic_load(&w->failed) && !atomic_load(&w->stop)) pass_mark(w, record_of(b, mark)->first);
+    }
 }
 
 /* Take off the blocks that are full and written. With the lock held. */
@@ -113,7 +183,7 @@ static void *write_behind(void *context)
     for (block *b; (b = wait_for_work(w));) {
         int64_t published = b->published;
         pthread_mutex_unlock(&w->lock);
-        for (int64_t i = b->written; i < published; i++) write_record(w, b, record_of(b, i));
+        write_published(w, b, b->written, published);
         pthread_mutex_lock(&w->lock);
         b->written = published;
     }
@@ -129,6 +199,7 @@ em_writer *em_writer_start(const em_bulk *bulk, int64_t most)
     w->bulk = bulk;
     w->most = most / EM_WRITER_BLOCK > 2 ? most / EM_WRITER_BLOCK : 2;
     w->idle = true;
+    w->gathered = em_alloc(GATHER, 1);
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->work, NULL);
     pthread_cond_init(&w->done, NULL);
@@ -279,6 +350,8 @@ void em_writer_stop(em_writer *writer)
     pthread_join(writer->thread, NULL);
     free_blocks(writer->first);
     free_blocks(writer->free);
+    em_room_free(&writer->order);
+    free(writer->gathered);
     pthread_cond_destroy(&writer->done);
     pthread_cond_destroy(&writer->work);
     pthread_mutex_destroy(&writer->lock);

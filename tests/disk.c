@@ -49,6 +49,13 @@ ssize_t pwrite(int file, const void *data, size_t bytes, off_t offset)
     return syscall(SYS_pwrite64, file, data, bytes, offset);
 }
 
+int fdatasync(int file)
+{
+    if (!faults.lost) return (int)syscall(SYS_fdatasync, file);
+    errno = EIO;
+    return -1;
+}
+
 static long number_after(const char *text, const char *name)
 {
     const char *at = strstr(text, name);
@@ -62,6 +69,7 @@ __attribute__((constructor)) static void read_variable(void)
     faults.slow = number_after(text, "slow=");
     faults.kill = number_after(text, "kill=");
     faults.full = number_after(text, "full=");
+    faults.lost = number_after(text, "lost=");
     faults.wrong = number_after(text, "wrong=");
     faults.at = number_after(text, "at=");
     faults.tell = getenv("DISK_TELL");

@@ -8,6 +8,7 @@ typedef struct disk_faults {
     long slow;        /* microseconds that each takes more */
     long kill;        /* at this one the process is killed, before anything of it is written */
     long full;        /* from this one on, none succeeds */
+    long lost;        /* no fdatasync succeeds */
     long wrong;       /* one byte of this one is written with another bit */
     long at;          /* after so many hundredths of it; 0: half */
     const char *tell; /* at the end, write their number to this file (DISK_TELL); NULL: do not */

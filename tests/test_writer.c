@@ -116,6 +116,56 @@ static void test_small(void)
     finish(&bulk, w);
 }
 
+/* Pieces of rows that come column by column are few writes: as many as one block's pieces of a row make one. */
+static void test_gathered(void)
+{
+    enum { ROWS = 64, SLICES = 32, SLICE = 1024, WIDTH = SLICES * SLICE };
+    em_bulk bulk;
+    em_status status = {0};
+    em_dataset data = numbers_at(72);
+    em_writer *w = start(&bulk, "gathered", (int64_t)1 << 30);
+    int64_t slices_in_block = EM_WRITER_BLOCK / (ROWS * SLICE * (int64_t)sizeof(int32_t));
+    disk_set((disk_faults){0});
+    for (int64_t s = 0; s < SLICES; s++) put_columns(w, &data, ROWS, WIDTH, s * SLICE, (s + 1) * SLICE);
+    CU_ASSERT(em_writer_drain(w, &status));
+    CU_ASSERT_EQUAL(wrong_in("gathered", data.offset, ROWS * WIDTH), 0);
+    CU_ASSERT(disk_writes() <= ROWS * (SLICES / slices_in_block + 1) * 3 / 2); /* of 2,048 pieces */
+    finish(&bulk, w);
+}
+
+/* Pieces anywhere, over each other, of two datasets: the file is as if each was written when it was put. */
+static void test_over_each_other(void)
+{
+    enum { COUNT = 5000, MOST = 900 };
+    em_bulk bulk;
+    em_status status = {0};
+    em_dataset data[] = {numbers_at(0), numbers_at(COUNT * (int64_t)sizeof(int32_t))};
+    int32_t *wanted = em_zeroed(2 * COUNT, sizeof *wanted), *found = em_alloc(2 * COUNT, sizeof *found);
+    for (uint32_t seed = 1; seed <= 20; seed++) {
+        em_writer *w = start(&bulk, "over", TWO_BLOCKS);
+        memset(wanted, 0, 2 * COUNT * sizeof *wanted);
+        em_writer_put(w, &data[0], COUNT, 0, 1, 0, COUNT, wanted, COUNT);
+        em_writer_put(w, &data[1], COUNT, 0, 1, 0, COUNT, wanted, COUNT);
+        uint32_t draw = seed;
+        for (int32_t i = 0; i < 3000; i++) {
+            draw = draw * 1664525 + 1013904223;
+            int64_t which = draw >> 31, first = (draw >> 8) % (COUNT - MOST), count = 1 + draw % (seed < 10 ? MOST : 3);
+            int32_t *part = wanted + which * COUNT + first;
+            for (int64_t j = 0; j < count; j++) part[j] = i * MOST + (int32_t)j;
+            em_writer_put(w, &data[which], 1, first, count, 0, 1, part, 1);
+            if (draw % 700 == 0) em_writer_mark(w);
+        }
+        CU_ASSERT(em_writer_drain(w, &status));
+        int file = open(scratch_path("over"), O_RDONLY);
+        CU_ASSERT_EQUAL(pread(file, found, 2 * COUNT * sizeof *found, 0), (ssize_t)(2 * COUNT * sizeof *found));
+        CU_ASSERT_EQUAL(memcmp(found, wanted, 2 * COUNT * sizeof *found), 0);
+        close(file);
+        finish(&bulk, w);
+    }
+    free(wanted);
+    free(found);
+}
+
 /* Of two writes to one place the later stays. */
 static void test_order(void)
 {
@@ -182,6 +232,20 @@ static void test_full_disk(void)
     }
 }
 
+/* A disk that takes what is written and then does not hold it. */
+static void test_lost(void)
+{
+    em_bulk bulk;
+    em_status status = {0};
+    em_dataset data = numbers_at(0);
+    em_writer *w = start(&bulk, "lost", TWO_BLOCKS);
+    disk_set((disk_faults){.lost = 1});
+    put_columns(w, &data, 400, 65536, 0, 65536);
+    CU_ASSERT_FALSE(em_writer_drain(w, &status));
+    CU_ASSERT_PTR_NOT_NULL(strstr(status.text, "lost: cannot be written: Input/output error"));
+    finish(&bulk, w);
+}
+
 /* What is not written when the end comes is not waited for. */
 static void test_stop(void)
 {
@@ -204,9 +268,12 @@ int main(int argc, char **argv)
 {
     const suite_test tests[] = {{"numbers and bound", test_numbers_and_bound},
                                 {"small", test_small},
+                                {"gathered", test_gathered},
+                                {"over each other", test_over_each_other},
                                 {"order", test_order},
                                 {"marks", test_marks},
                                 {"full disk", test_full_disk},
+                                {"lost", test_lost},
                                 {"stop", test_stop},
                                 {NULL, NULL}};
     int code = suite_main(argc, argv, "writer", tests);

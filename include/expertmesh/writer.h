@@ -2,9 +2,11 @@
  *
  *   em_writer_put --copies--> blocks, in order --one thread--> em_bulk_write
  *
- * What is put is copied into blocks of a queue and written by a thread that does nothing else, in the order it was put.
- * The queue grows block by block to its bound; then a put waits until a block is written. A mark between puts tells, later
- * and without waiting, how far the file has come. After the first failure nothing more is written and no put waits.
+ * What is put is copied into blocks of a queue and written by a thread that does nothing else: between two marks in the
+ * order of the file, small pieces beside each other as one write, and where pieces overlap in the order they were put. The
+ * thread keeps the disk at most 16 MB behind (fdatasync), so that little is waited for at the end. The queue grows block by
+ * block to its bound; then a put waits until a block is written. A mark between puts tells, later and without waiting, how
+ * far the file has come. After the first failure nothing more is written and no put waits.
  * Advantage: the caller's arithmetic goes on while the disk works. Cost: one copy, the memory of the queue, and that what
  * is put is not yet written. One thread calls these functions; none of them calls MPI or HDF5. */
 #ifndef EXPERTMESH_WRITER_H
@@ -16,8 +18,8 @@
 extern "C" {
 #endif
 
-/* Bytes of a block, with what says where its data go. A bound on a queue counts in blocks. */
-enum { EM_WRITER_BLOCK = 1 << 20 };
+/* Bytes of a block, one huge page, with what says where its data go. A bound on a queue counts in blocks. */
+enum { EM_WRITER_BLOCK = 2 << 20 };
 
 typedef struct em_writer em_writer;
 
