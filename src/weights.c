@@ -280,7 +280,7 @@ static bool load_round(loading *l)
 #pragma omp parallel num_threads(threads)
     {
         char *spare = em_alloc(room, 1);
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(guided) /* neighbours to one thread: two would wait for each other where memory begins */
         for (int64_t i = 0; i < l->num_pieces; i++) {
             em_status status = {0};
             int64_t earlier;
