@@ -1,14 +1,15 @@
 #!/bin/bash
 # jobs/bench.sh: everything that `expertmesh bench` measures on this machine, as Markdown on standard output.
 #
-#   jobs/bench.sh [-n RANKS] [-- OPTION...]
+#   jobs/bench.sh [-n RANKS] [-t TURNS] [-- OPTION...]
 #
 #   -n RANKS    ranks of one thread each in the second run (the cores there are)
+#   -t TURNS    how often both then run the model by turns, once each; 0: do not (3)
 #   OPTION...   passed on to both runs of `expertmesh bench`
 #
-# Runs it alone, on one rank with a thread a core, then as ranks of one thread; prints which targets are reached, how the two
-# runs compare, and all figures. With all parts it takes some twenty minutes, 14 GB of memory and 6 GB of disk, and wants
-# the machine for itself. jobs/bench.md says how each figure is made.
+# Runs it alone, on one rank with a thread a core, then as ranks of one thread; then the model by turns, as a machine is not
+# equally fast for long; prints which targets are reached, how the two compare by turns, and all figures. With all parts it
+# takes some thirty minutes, 14 GB of memory and 6 GB of disk, and wants the machine for itself. jobs/bench.md says how each figure is made.
 # Ends with 0 when everything was measured, whatever the figures; 64 for wrong usage.
 set -euo pipefail
 
@@ -23,6 +24,7 @@ wrong() {
 }
 
 ranks=
+turns=3
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help)
@@ -34,6 +36,11 @@ while [ $# -gt 0 ]; do
             ranks=$2
             shift 2
             ;;
+        -t)
+            [ $# -ge 2 ] || wrong "$1 needs a value"
+            turns=$2
+            shift 2
+            ;;
         --)
             shift
             break
@@ -42,8 +49,21 @@ while [ $# -gt 0 ]; do
     esac
 done
 case ${ranks:-1} in *[!0-9]* | 0*) wrong "-n wants a number of ranks, not '$ranks'" ;; esac
+case $turns in '' | *[!0-9]*) wrong "-t wants a number of turns, not '$turns'" ;; esac
 for option; do
     case $option in -o | --output | --output=* | -o?* | --threads | --threads=*) wrong "$option is for this script to give" ;; esac
+done
+
+# The options of the turns: those of the runs, but the model alone, once; none where the runs leave it out.
+by_turns=(--only model --runs 1)
+option=
+for argument; do
+    case $option in
+        --only) case ,$argument, in *,model,*) ;; *) turns=0 ;; esac ;;
+        --runs) ;;
+        *) case $argument in --only | --runs) ;; --only=* | --runs=*) wrong "${argument%%=*} wants its value after a blank" ;; *) by_turns+=("$argument") ;; esac ;;
+    esac
+    case $option in --only | --runs) option= ;; *) option=$argument ;; esac
 done
 
 setup_packages run
@@ -62,8 +82,16 @@ printf 'bench: 1 rank of %d threads\n' "$cores" >&2
 printf 'bench: %d ranks of 1 thread\n' "$ranks" >&2
 mpirun -n "$ranks" "$build/expertmesh" bench "$@" --threads 1 -o csv >"$results/ranks.csv" </dev/null
 
-# rows MODE CSV [CSV]: lines of a Markdown table. targets: figures that have one; both: rates of the second file against the
-# first's; all: every figure. A field may be quoted, for the commas in it.
+pairs=()
+for ((turn = 1; turn <= turns; turn++)); do
+    printf 'bench: turn %d of %d\n' "$turn" "$turns" >&2
+    "$build/expertmesh" bench "${by_turns[@]}" --threads "$cores" -o csv >"$results/alone-$turn.csv" </dev/null
+    mpirun -n "$ranks" "$build/expertmesh" bench "${by_turns[@]}" --threads 1 -o csv >"$results/ranks-$turn.csv" </dev/null
+    pairs+=("$results/alone-$turn.csv" "$results/ranks-$turn.csv")
+done
+
+# rows MODE CSV...: lines of a Markdown table. targets: figures that have one; all: every figure; turns: of pairs of files,
+# the rates of the second against the first's, the median of all pairs, and the smallest and the largest. A field may be quoted, for the commas in it.
 rows() {
     awk -v mode="$1" '
         function fields(line, field,    n, i, c, quoted) {
@@ -86,10 +114,20 @@ rows() {
         mode == "all" {
             printf "| %s | %s | %s %s | %s | %s | %s | %s |\n", f[1], f[2], f[4], f[3], f[5], or_dash(f[7]), or_dash(f[8]), or_dash(f[9])
         }
-        mode == "both" && f[1] == "model" && f[3] == "tokens/s" {
-            if (file == 1) alone[f[2]] = f[4]
-            else if (f[2] in alone)
-                printf "| %s | %s | %s | %.3f | >= 0.95 | %s |\n", f[2], alone[f[2]], f[4], f[4] / alone[f[2]], (f[4] / alone[f[2]] >= 0.95 ? "yes" : "no")
+        mode == "turns" && f[1] == "model" && f[3] == "tokens/s" {
+            if (file % 2 == 1) alone[f[2]] = f[4]
+            else {
+                if (!(f[2] in count)) name[++names] = f[2]
+                for (i = ++count[f[2]]; i > 1 && ratio[f[2], i - 1] > f[4] / alone[f[2]]; i--) ratio[f[2], i] = ratio[f[2], i - 1]
+                ratio[f[2], i] = f[4] / alone[f[2]]
+            }
+        }
+        END {
+            for (i = 1; i <= names; i++) {
+                n = count[name[i]]
+                median = (ratio[name[i], int((n + 1) / 2)] + ratio[name[i], int(n / 2) + 1]) / 2
+                printf "| %s | %.3f | %.3f to %.3f | >= 0.95 | %s |\n", name[i], median, ratio[name[i], 1], ratio[name[i], n], (median >= 0.95 ? "yes" : "no")
+            }
         }' "${@:2}"
 }
 
@@ -107,9 +145,11 @@ all_heading='| part | what | figure | spread | limit | against | ratio |\n|---|-
     printf '\n## Targets, %d ranks of 1 thread\n\n' "$ranks"
     printf "$target_heading"
     rows targets "$results/ranks.csv"
-    printf '\n## Tokens a second: %d ranks of 1 thread against 1 rank of %d threads\n\n' "$ranks" "$cores"
-    printf '| what | 1 rank | %d ranks | ratio | target | reached |\n|---|---|---|---|---|---|\n' "$ranks"
-    rows both "$results/alone.csv" "$results/ranks.csv"
+    if [ "$turns" -gt 0 ]; then
+        printf '\n## Tokens a second: %d ranks of 1 thread against 1 rank of %d threads, %d turns\n\n' "$ranks" "$cores" "$turns"
+        printf '| what | ratio, median | all turns | target | reached |\n|---|---|---|---|---|\n'
+        rows turns "${pairs[@]}"
+    fi
     printf '\n## All figures, 1 rank of %d threads\n\n' "$cores"
     printf "$all_heading"
     rows all "$results/alone.csv"
