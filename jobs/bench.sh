@@ -5,7 +5,7 @@
 #
 #   -n RANKS    ranks of one thread each in the second run (the cores there are)
 #   -t TURNS    how often both then run the model by turns, once each; 0: do not (3)
-#   OPTION...   passed on to both runs of `expertmesh bench`
+#   OPTION...   passed on to both runs of `expertmesh bench`; values of --only and --runs after a blank
 #
 # Runs it alone, on one rank with a thread a core, then as ranks of one thread; then the model by turns, as a machine is not
 # equally fast for long; prints which targets are reached, how the two compare by turns, and all figures. With all parts it
@@ -49,7 +49,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 case ${ranks:-1} in *[!0-9]* | 0*) wrong "-n wants a number of ranks, not '$ranks'" ;; esac
-case $turns in '' | *[!0-9]*) wrong "-t wants a number of turns, not '$turns'" ;; esac
+case $turns in '' | *[!0-9]* | 0?*) wrong "-t wants a number of turns, not '$turns'" ;; esac
 for option; do
     case $option in -o | --output | --output=* | -o?* | --threads | --threads=*) wrong "$option is for this script to give" ;; esac
 done
@@ -116,10 +116,11 @@ rows() {
         }
         mode == "turns" && f[1] == "model" && f[3] == "tokens/s" {
             if (file % 2 == 1) alone[f[2]] = f[4]
-            else {
+            else if (f[2] in alone) {
                 if (!(f[2] in count)) name[++names] = f[2]
                 for (i = ++count[f[2]]; i > 1 && ratio[f[2], i - 1] > f[4] / alone[f[2]]; i--) ratio[f[2], i] = ratio[f[2], i - 1]
                 ratio[f[2], i] = f[4] / alone[f[2]]
+                delete alone[f[2]]
             }
         }
         END {

@@ -100,17 +100,13 @@ void *em_alloc(int64_t count, size_t size)
     size_t bytes;
     if (count < 0 || __builtin_mul_overflow((size_t)count, size, &bytes) || bytes > (size_t)INT64_MAX - 64)
         em_die("allocation of %lld x %zu bytes overflows", (long long)count, size);
-    enum {
-        HUGE_PAGE = 2 << 20,
-        WORTH_IT = 4 * HUGE_PAGE
-    }; /* less, but for one whole page, could lose much to being aligned */
+    enum { HUGE_PAGE = 2 << 20, WORTH_IT = 4 * HUGE_PAGE }; /* a smaller array could lose much to being aligned */
     bytes = (bytes + 63) / 64 * 64;
-    bool huge = bytes >= WORTH_IT || bytes == HUGE_PAGE;
     void *memory;
-    if (posix_memalign(&memory, huge ? HUGE_PAGE : 64, bytes > 0 ? bytes : 64) != 0)
+    if (posix_memalign(&memory, bytes < WORTH_IT ? 64 : HUGE_PAGE, bytes > 0 ? bytes : 64) != 0)
         em_die("out of memory: %zu bytes could not be allocated", bytes);
     /* Only the whole huge pages, so that no more becomes resident than is asked for. Where there are none: no harm. */
-    if (huge) madvise(memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+    if (bytes >= WORTH_IT) madvise(memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
     return memory;
 }
 

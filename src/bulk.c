@@ -42,7 +42,7 @@ static bool write_bytes(const em_bulk *bulk, const em_dataset *dataset, int64_t 
         offset += put;
         bytes -= (size_t)put;
     }
-    /* Off to the disk while the next is made. Whether it arrived, em_bulk_close tells. */
+    /* Off to the disk while the next is made. Whether it arrived, em_bulk_sync tells. */
     if (large > 0) sync_file_range(bulk->file, begin, large, SYNC_FILE_RANGE_WRITE);
     return true;
 }
@@ -95,7 +95,7 @@ static bool wait_for_disk(int file)
 
 bool em_bulk_sync(const em_bulk *bulk, em_status *status)
 {
-    if (wait_for_disk(bulk->file) && (fdatasync(bulk->file) == 0 || errno == EINVAL || errno == EROFS)) return true;
+    if (fdatasync(bulk->file) == 0 || errno == EINVAL || errno == EROFS) return true;
     return em_fail(status, EM_CANNOT_WRITE, "%s: cannot be written: %s", bulk->path, strerror(errno));
 }
 
@@ -103,7 +103,9 @@ bool em_bulk_close(em_bulk *bulk, em_status *status)
 {
     if (bulk->file < 0) return true;
     em_wait("the disk");
-    bool good = em_bulk_sync(bulk, status);
+    bool good = wait_for_disk(bulk->file);
+    if (!good) em_fail(status, EM_CANNOT_WRITE, "%s: cannot be written: %s", bulk->path, strerror(errno));
+    good = em_bulk_sync(bulk, status) && good;
     if (close(bulk->file) != 0 && good)
         good = em_fail(status, EM_CANNOT_WRITE, "%s: cannot be closed: %s", bulk->path, strerror(errno));
     bulk->file = -1;

@@ -218,8 +218,7 @@ em_store *em_store_open(const char *path, em_status *status)
     }
     em_store *store = new_store(path, file);
     store->raw = open(path, O_RDONLY | O_CLOEXEC);
-    if (store->raw >= 0)
-        posix_fadvise(store->raw, 0, 0, POSIX_FADV_SEQUENTIAL); /* weights: the disk goes ahead of us */
+    if (store->raw >= 0) posix_fadvise(store->raw, 0, 0, POSIX_FADV_SEQUENTIAL); /* the system reads further ahead */
     return store;
 }
 

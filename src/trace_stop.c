@@ -91,8 +91,7 @@ bool em_trace_sync(em_trace *trace, em_status *status)
 {
     if (!trace) return true;
     if (!em_trace_drain(trace, status)) return false;
-    if (fdatasync(trace->bulk.file) != 0 && errno != EINVAL && errno != EROFS)
-        em_fail(status, EM_CANNOT_WRITE, "%s: cannot be written: %s", trace->path, strerror(errno));
+    em_bulk_sync(&trace->bulk, status);
     return em_agree(trace->comm, status);
 }
 

@@ -34,6 +34,7 @@ struct em_writer {
     block *first, *last;   /* the queue; the last block is the one being filled */
     block *free;           /* written ones, the latest first: its memory is warm */
     int64_t blocks, most;  /* blocks there are, and may be */
+    char **slab;           /* their memory, SLAB blocks in each: large enough for huge pages */
     int64_t marks, passed; /* put, and reached by the thread */
     bool idle;             /* all that was published is written */
     em_status status;      /* the first failure */
@@ -44,6 +45,8 @@ struct em_writer {
     em_room order;  /* const record *, as they are written */
     char *gathered; /* [GATHER] bytes of several records */
 };
+
+enum { SLAB = 4 };
 
 /* Records that lie beside each other in the file are one write of up to so many bytes. */
 enum { GATHER = 1 << 19 };
@@ -85,10 +88,13 @@ static void write_numbers(em_writer *w, const em_dataset *dataset, int64_t first
     em_status status = {0};
     em_beat();
     if (atomic_load(&w->failed) || atomic_load(&w->stop)) return;
-    em_bulk_write(w->bulk, dataset, 1, first, count, 0, 1, data, 1, &status);
+    bool good = em_bulk_write(w->bulk, dataset, 1, first, count, 0, 1, data, 1, &status);
     w->ahead += count * (int64_t)em_type_bytes(dataset->type);
-    if (w->ahead >= FAR && em_bulk_sync(w->bulk, &status)) w->ahead = 0;
-    if (status.code != EM_OK) fail_with(w, &status);
+    if (good && w->ahead >= FAR) {
+        good = em_bulk_sync(w->bulk, &status);
+        w->ahead = 0;
+    }
+    if (!good) fail_with(w, &status);
 }
 
 /* By their places in the file. */
@@ -109,8 +115,7 @@ static bool overlap(const record *before, const record *after)
     return before->dataset == after->dataset && before->first + before->count > after->first;
 }
 
-/* Records [begin, end) of a block, among which is no mark, in the order of the file; where two are of one place, in the
- * order they were put. */
+/* Records [begin, end) of a block in the order of the file; where two overlap, in the order they were put. */
 static const record **put_in_order(em_writer *w, block *b, int64_t begin, int64_t end)
 {
     int64_t count = end - begin;
@@ -123,7 +128,7 @@ static const record **put_in_order(em_writer *w, block *b, int64_t begin, int64_
     return order;
 }
 
-/* Records [begin, end) of a block, among which is no mark. A run's records that are small are gathered first: a disk that
+/* Records [begin, end) of a block, whose order does not matter. Small ones beside each other are gathered first: a disk that
  * is far away minds many small writes. */
 static void write_records(em_writer *w, block *b, int64_t begin, int64_t end)
 {
@@ -142,13 +147,24 @@ static void write_records(em_writer *w, block *b, int64_t begin, int64_t end)
     }
 }
 
-/* Records [begin, end) of a block: what lies between two marks together. */
+/* Must what was put before it be written before it? */
+static bool keeps_its_turn(const record *r)
+{
+    return !r->dataset || r->dataset->rank == 0;
+}
+
+/* Records [begin, end) of a block: together what lies between two that keep their turns. */
 static void write_published(em_writer *w, block *b, int64_t begin, int64_t end)
 {
-    for (int64_t mark; begin < end; begin = mark + 1) {
-        for (mark = begin; mark < end && record_of(b, mark)->dataset;) mark++;
-        write_records(w, b, begin, mark);
-        if (mark < end && !atomic_load(&w->failed) && !atomic_load(&w->stop)) pass_mark(w, record_of(b, mark)->first);
+    for (int64_t turn; begin < end; begin = turn + 1) {
+        for (turn = begin; turn < end && !keeps_its_turn(record_of(b, turn));) turn++;
+        write_records(w, b, begin, turn);
+        if (turn == end) break;
+        const record *r = record_of(b, turn);
+        if (r->dataset)
+            write_numbers(w, r->dataset, r->first, r->count, b->data + r->start);
+        else if (!atomic_load(&w->failed) && !atomic_load(&w->stop))
+            pass_mark(w, r->first);
     }
 }
 
@@ -200,6 +216,7 @@ em_writer *em_writer_start(const em_bulk *bulk, int64_t most)
     w->most = most / EM_WRITER_BLOCK > 2 ? most / EM_WRITER_BLOCK : 2;
     w->idle = true;
     w->gathered = em_alloc(GATHER, 1);
+    w->slab = em_zeroed(w->most / SLAB + 1, sizeof *w->slab);
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->work, NULL);
     pthread_cond_init(&w->done, NULL);
@@ -228,8 +245,9 @@ static block *empty_block(em_writer *w)
     if (b) {
         w->free = b->next;
     } else {
-        w->blocks++;
-        b = em_alloc(EM_WRITER_BLOCK, 1);
+        char **slab = &w->slab[w->blocks / SLAB];
+        if (!*slab) *slab = em_alloc(SLAB * EM_WRITER_BLOCK, 1);
+        b = (block *)(void *)(*slab + w->blocks++ % SLAB * EM_WRITER_BLOCK);
     }
     *b = (block){0};
     return b;
@@ -332,14 +350,6 @@ int64_t em_writer_held(em_writer *writer)
     return held;
 }
 
-static void free_blocks(block *b)
-{
-    for (block *next; b; b = next) {
-        next = b->next;
-        free(b);
-    }
-}
-
 void em_writer_stop(em_writer *writer)
 {
     if (!writer) return;
@@ -347,9 +357,11 @@ void em_writer_stop(em_writer *writer)
     atomic_store(&writer->stop, true);
     pthread_cond_signal(&writer->work);
     pthread_mutex_unlock(&writer->lock);
+    em_wait("the disk");
     pthread_join(writer->thread, NULL);
-    free_blocks(writer->first);
-    free_blocks(writer->free);
+    em_wait(NULL);
+    for (int64_t i = 0; i * SLAB < writer->blocks; i++) free(writer->slab[i]);
+    free(writer->slab);
     em_room_free(&writer->order);
     free(writer->gathered);
     pthread_cond_destroy(&writer->done);

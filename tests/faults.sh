@@ -193,7 +193,7 @@ done
 one_message ranks/*
 judge traces - ranks/*
 # A rank killed at one of its writes, its disk or the others' being slow.
-for fault in 0:80 0:100 0:120 0:140 1:2 1:25 1:50 1:85 2:12 2:90 2:170; do
+for fault in 0:80 0:100 0:120 0:140 1:2 1:25 1:45 1:65 2:12 2:80 2:150; do
     for slow in 3000,- 0,slow=3000; do
         folder=ranks-steps/${fault/:/-}-${slow%,*}
         mkdir -p "$folder" && cd "$folder" || exit

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LAYERS = 3, STEPS = 6, PROMPT = 24, NEXT = 8, D = 8192, V = 2000, SPARE = 2 };
+enum { LAYERS = 3, STEPS = 6, PROMPT = 24, NEXT = 8, D = 32768, V = 2000, SPARE = 2 };
 enum { ROWS = PROMPT + (STEPS - 1) * NEXT, QUEUE = 2 * EM_WRITER_BLOCK };
 
 static int64_t first_row(int64_t step)

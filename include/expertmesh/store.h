@@ -122,7 +122,7 @@ bool em_bulk_write(const em_bulk *bulk, const em_dataset *dataset, int64_t width
 /* Is this what the dataset holds from its byte `begin` on? For a file that was opened for reading. */
 bool em_bulk_check(const em_bulk *bulk, const em_dataset *dataset, int64_t begin, int64_t bytes, const void *data,
                    em_status *status);
-/* Everything written so far on the disk. */
+/* Wait until everything written so far is on the disk. */
 bool em_bulk_sync(const em_bulk *bulk, em_status *status);
 /* Everything on the disk; then close. Some file systems tell only here that they were full. */
 bool em_bulk_close(em_bulk *bulk, em_status *status);

@@ -1,10 +1,11 @@
 /* expertmesh/writer.h: writes in place to a file, behind the arithmetic.
  *
- *   em_writer_put --copies--> blocks, in order --one thread--> em_bulk_write
+ *   em_writer_put --copies--> blocks --one thread--> em_bulk_write
  *
- * What is put is copied into blocks of a queue and written by a thread that does nothing else: between two marks in the
- * order of the file, small pieces beside each other as one write, and where pieces overlap in the order they were put. The
- * thread keeps the disk at most 16 MB behind (fdatasync), so that little is waited for at the end. The queue grows block by
+ * What is put is copied into blocks of a queue and written by a thread that does nothing else. A mark, and a number that is a
+ * dataset alone (a counter), come after what was put before them and before what is put after; between these the order is
+ * the file's, with small pieces beside each other as one write, and where pieces overlap, that in which they were put.
+ * Whenever 16 MB were written, the thread waits until the disk has them, so that little is waited for at the end. The queue grows block by
  * block to its bound; then a put waits until a block is written. A mark between puts tells, later and without waiting, how
  * far the file has come. After the first failure nothing more is written and no put waits.
  * Advantage: the caller's arithmetic goes on while the disk works. Cost: one copy, the memory of the queue, and that what
@@ -18,7 +19,7 @@
 extern "C" {
 #endif
 
-/* Bytes of a block, one huge page, with what says where its data go. A bound on a queue counts in blocks. */
+/* Bytes of a block, with what says where its data go. A bound on a queue counts in blocks. */
 enum { EM_WRITER_BLOCK = 2 << 20 };
 
 typedef struct em_writer em_writer;
@@ -42,7 +43,7 @@ bool em_writer_drain(em_writer *writer, em_status *status);
 /* The most bytes that the queue has held. */
 int64_t em_writer_held(em_writer *writer);
 
-/* End the thread after the write at hand; what is not yet written is forgotten. writer may be NULL. */
+/* End the thread after the write, or the wait for the disk, at hand; what is not yet written is forgotten. writer may be NULL. */
 void em_writer_stop(em_writer *writer);
 
 #ifdef __cplusplus

@@ -265,8 +265,7 @@ static bool write_block(importing *w, em_converter *c, int64_t i, em_status *sta
 /* What this rank wrote until now survives even a crash of the machine. */
 static bool secure(importing *w, em_range mine, em_status *status)
 {
-    if (fdatasync(w->bulk.file) != 0 && errno != EINVAL && errno != EROFS)
-        return em_fail(status, EM_CANNOT_WRITE, "%s: cannot be written: %s", w->partial, strerror(errno));
+    if (!em_bulk_sync(&w->bulk, status)) return false;
     for (int64_t i = mine.begin; i < mine.end; i++) {
         if (w->record[i].written != EM_WRITTEN) continue;
         w->record[i].written = EM_ON_DISK;
