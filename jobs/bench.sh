@@ -4,12 +4,12 @@
 #   jobs/bench.sh [-n RANKS] [-t TURNS] [-- OPTION...]
 #
 #   -n RANKS    ranks of one thread each in the second run (the cores there are)
-#   -t TURNS    how often both then run the model by turns, once each; 0: do not (3)
+#   -t TURNS    how often both then run the model by turns, three times each; 0: do not (3)
 #   OPTION...   passed on to both runs of `expertmesh bench`; values of --only and --runs after a blank
 #
 # Runs it alone, on one rank with a thread a core, then as ranks of one thread; then the model by turns, as a machine is not
 # equally fast for long; prints which targets are reached, how the two compare by turns, and all figures. With all parts it
-# takes some thirty minutes, 14 GB of memory and 6 GB of disk, and wants the machine for itself. jobs/bench.md says how each figure is made.
+# takes some fifty minutes, 14 GB of memory and 6 GB of disk, and wants the machine for itself. jobs/bench.md says how each figure is made.
 # Ends with 0 when everything was measured, whatever the figures; 64 for wrong usage.
 set -euo pipefail
 
@@ -54,8 +54,8 @@ for option; do
     case $option in -o | --output | --output=* | -o?* | --threads | --threads=*) wrong "$option is for this script to give" ;; esac
 done
 
-# The options of the turns: those of the runs, but the model alone, once; none where the runs leave it out.
-by_turns=(--only model --runs 1)
+# The options of the turns: those of the runs, but the model alone, three runs; none where the runs leave it out.
+by_turns=(--only model --runs 3)
 option=
 for argument; do
     case $option in

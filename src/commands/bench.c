@@ -166,9 +166,9 @@ const em_command em_command_bench = {
     .more =
         "Without --preset it is one layer of grok1 with a vocabulary of 8192; of any preset one layer, unless\n"
         "--num-layers says more. Where experts have more than 8192 neurons, storage types are also compared with so\n"
-        "many, and weights' files are of that size. Figures are of all ranks together: the median of several runs, whose\n"
-        "inputs all differ, with their spread (largest - smallest, as a part of the median), and a limit that was\n"
-        "measured beside them. What does not fit this machine is told on standard error and left out.",
+        "many, and files of weights are of that size. Figures are of all ranks together: the median of several\n"
+        "runs, whose inputs all differ, with their spread (largest - smallest, as a part of the median), and a limit\n"
+        "that was measured beside them. What does not fit this machine is told on standard error and left out.",
     .options = options,
     .watched = true,
     .takes_model = true,
