@@ -9,7 +9,8 @@
 #
 # Runs it alone, on one rank with a thread a core, then as ranks of one thread; then the model by turns, as a machine is not
 # equally fast for long; prints which targets are reached, how the two compare by turns, and all figures. With all parts it
-# takes some fifty minutes, 14 GB of memory and 6 GB of disk, and wants the machine for itself. jobs/bench.md says how each figure is made.
+# takes some twenty minutes, the turns more, 14 GB of memory and 6 GB of disk, and wants the machine for itself. jobs/bench.md
+# says how each figure is made.
 # Ends with 0 when everything was measured, whatever the figures; 64 for wrong usage.
 set -euo pipefail
 
@@ -61,7 +62,13 @@ for argument; do
     case $option in
         --only) case ,$argument, in *,model,*) ;; *) turns=0 ;; esac ;;
         --runs) ;;
-        *) case $argument in --only | --runs) ;; --only=* | --runs=*) wrong "${argument%%=*} wants its value after a blank" ;; *) by_turns+=("$argument") ;; esac ;;
+        *)
+            case $argument in
+                --only | --runs) ;;
+                --only=* | --runs=*) wrong "${argument%%=*} wants its value after a blank" ;;
+                *) by_turns+=("$argument") ;;
+            esac
+            ;;
     esac
     case $option in --only | --runs) option= ;; *) option=$argument ;; esac
 done
@@ -91,7 +98,8 @@ for ((turn = 1; turn <= turns; turn++)); do
 done
 
 # rows MODE CSV...: lines of a Markdown table. targets: figures that have one; all: every figure; turns: of pairs of files,
-# the rates of the second against the first's, the median of all pairs, and the smallest and the largest. A field may be quoted, for the commas in it.
+# the rates of the second against the first's, the median of all pairs, and the smallest and the largest. A field may be
+# quoted, for the commas in it.
 rows() {
     awk -v mode="$1" '
         function fields(line, field,    n, i, c, quoted) {
@@ -118,8 +126,9 @@ rows() {
             if (file % 2 == 1) alone[f[2]] = f[4]
             else if (f[2] in alone) {
                 if (!(f[2] in count)) name[++names] = f[2]
-                for (i = ++count[f[2]]; i > 1 && ratio[f[2], i - 1] > f[4] / alone[f[2]]; i--) ratio[f[2], i] = ratio[f[2], i - 1]
-                ratio[f[2], i] = f[4] / alone[f[2]]
+                new = f[4] / alone[f[2]]
+                for (i = ++count[f[2]]; i > 1 && ratio[f[2], i - 1] > new; i--) ratio[f[2], i] = ratio[f[2], i - 1]
+                ratio[f[2], i] = new
                 delete alone[f[2]]
             }
         }

@@ -103,9 +103,9 @@ bool em_bulk_close(em_bulk *bulk, em_status *status)
 {
     if (bulk->file < 0) return true;
     em_wait("the disk");
-    bool good = wait_for_disk(bulk->file);
-    if (!good) em_fail(status, EM_CANNOT_WRITE, "%s: cannot be written: %s", bulk->path, strerror(errno));
-    good = em_bulk_sync(bulk, status) && good;
+    bool good = wait_for_disk(bulk->file) ||
+                em_fail(status, EM_CANNOT_WRITE, "%s: cannot be written: %s", bulk->path, strerror(errno));
+    good = good && em_bulk_sync(bulk, status);
     if (close(bulk->file) != 0 && good)
         good = em_fail(status, EM_CANNOT_WRITE, "%s: cannot be closed: %s", bulk->path, strerror(errno));
     bulk->file = -1;

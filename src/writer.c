@@ -25,6 +25,11 @@ typedef struct block {
     char data[];
 } block;
 
+enum {
+    SLAB = 4,        /* blocks whose memory is one array: large enough for huge pages */
+    GATHER = 1 << 19 /* bytes of records that are one write, as they lie beside each other in the file */
+};
+
 struct em_writer {
     const em_bulk *bulk; /* borrowed */
     pthread_t thread;
@@ -34,7 +39,7 @@ struct em_writer {
     block *first, *last;   /* the queue; the last block is the one being filled */
     block *free;           /* written ones, the latest first: its memory is warm */
     int64_t blocks, most;  /* blocks there are, and may be */
-    char **slab;           /* their memory, SLAB blocks in each: large enough for huge pages */
+    char **slab;           /* their memory, SLAB of them in each */
     int64_t marks, passed; /* put, and reached by the thread */
     bool idle;             /* all that was published is written */
     em_status status;      /* the first failure */
@@ -45,11 +50,6 @@ struct em_writer {
     em_room order;  /* const record *, as they are written */
     char *gathered; /* [GATHER] bytes of several records */
 };
-
-enum { SLAB = 4 };
-
-/* Records that lie beside each other in the file are one write of up to so many bytes. */
-enum { GATHER = 1 << 19 };
 
 static record *record_of(block *b, int64_t index)
 {

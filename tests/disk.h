@@ -3,7 +3,8 @@
 #ifndef EXPERTMESH_DISK_H
 #define EXPERTMESH_DISK_H
 
-/* What happens at the writes of this process (pwrite, counted from 1 on all threads together) and when it waits for them (fdatasync). 0: nothing. */
+/* What happens at the writes of this process (pwrite, counted from 1 on all threads together) and where it waits for the
+ * disk (fdatasync). 0: nothing. */
 typedef struct disk_faults {
     long slow;        /* microseconds that each takes more */
     long kill;        /* at this one the process is killed, before anything of it is written */

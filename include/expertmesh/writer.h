@@ -5,9 +5,9 @@
  * What is put is copied into blocks of a queue and written by a thread that does nothing else. A mark, and a number that is a
  * dataset alone (a counter), come after what was put before them and before what is put after; between these the order is
  * the file's, with small pieces beside each other as one write, and where pieces overlap, that in which they were put.
- * Whenever 16 MB were written, the thread waits until the disk has them, so that little is waited for at the end. The queue grows block by
- * block to its bound; then a put waits until a block is written. A mark between puts tells, later and without waiting, how
- * far the file has come. After the first failure nothing more is written and no put waits.
+ * Whenever 16 MB were written, the thread waits until the disk has them, so that little is waited for at the end. The queue
+ * grows block by block to its bound; then a put waits until a block is written. A mark between puts tells, later and without
+ * waiting, how far the file has come. After the first failure nothing more is written and no put waits.
  * Advantage: the caller's arithmetic goes on while the disk works. Cost: one copy, the memory of the queue, and that what
  * is put is not yet written. One thread calls these functions; none of them calls MPI or HDF5. */
 #ifndef EXPERTMESH_WRITER_H
