@@ -2,6 +2,7 @@
 #include "expertmesh/kernels.h"
 
 #include "panels.h"
+#include "tiles.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -51,64 +52,42 @@ static int64_t place_of(const em_matrix *m, int64_t i, int64_t j)
     return j >= m->cols / n * n ? j * EM_PANEL + i : (j / n * EM_PANEL + i) * n + j % n;
 }
 
-typedef uint32_t u32x4 __attribute__((vector_size(16), aligned(1), may_alias));
-
-#ifdef __clang__
-#define PICK(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
-#else
-#define PICK(a, b, i, j, k, l) __builtin_shuffle(a, b, (u32x4){i, j, k, l})
-#endif
-
-/* What is [4 rows, 4 columns of 32 bits] becomes columns of a panel. */
-static inline void turn(const char *rows, int64_t stride, char *panel)
+static bool is_finite(em_storage storage, int64_t count, const void *numbers)
 {
-    u32x4 row[4], half[4];
-    for (int i = 0; i < 4; i++) row[i] = *(const u32x4 *)(const void *)(rows + i * stride);
-    half[0] = PICK(row[0], row[1], 0, 4, 1, 5);
-    half[1] = PICK(row[0], row[1], 2, 6, 3, 7);
-    half[2] = PICK(row[2], row[3], 0, 4, 1, 5);
-    half[3] = PICK(row[2], row[3], 2, 6, 3, 7);
-    for (int i = 0; i < 2; i++) {
-        u32x4 *at = (u32x4 *)(void *)(panel + (ptrdiff_t)i * 2 * EM_PANEL * 4);
-        at[0] = PICK(half[i], half[i + 2], 0, 1, 4, 5);
-        at[EM_PANEL / 4] = PICK(half[i], half[i + 2], 2, 3, 6, 7);
-    }
+    if (storage == EM_F32) return em_first_not_finite(count, numbers) < 0;
+    return storage != EM_BF16 || em_first_not_finite_bf16(count, numbers) < 0;
 }
 
-/* A panel of 16 is [units, 16] units of 32 bits: one number, or as many as lie together. All but the last few, 16 at a time;
- * 4 rows are read a cache line each, for 16 rows, often a power of two apart, would drive each other out. Returns how many. */
-static int64_t put_units(int64_t units, const char *rows, int64_t stride, char *panel)
+/* One panel of numbers, from rows `stride` bytes apart; 16 units of 16 neurons at a time, then one by one. */
+static bool put_panel(const em_matrix *m, int64_t width, const char *rows, int64_t stride, char *panel)
 {
-    int64_t whole = units / EM_PANEL * EM_PANEL;
-    for (int64_t j = 0; j < whole; j += EM_PANEL)
-        for (int64_t i = 0; i < EM_PANEL; i += 4)
-            for (int64_t k = j; k < j + EM_PANEL; k += 4)
-                turn(rows + i * stride + k * 4, stride, panel + (k * EM_PANEL + i) * 4);
-    return whole;
-}
-
-/* One panel of numbers of `size` bytes, from rows `stride` bytes apart. */
-static void put_panel(const em_matrix *m, int64_t width, const char *rows, int64_t stride, char *panel)
-{
-    int64_t size = (int64_t)em_storage_bytes(m->storage), n = together(m->storage), done = 0;
-    if (width == EM_PANEL) done = n * put_units(m->cols / n, rows, stride, panel);
-    for (int64_t i = 0; i < width; i++)
-        for (int64_t j = done; j < m->cols; j++) {
+    int64_t size = (int64_t)em_storage_bytes(m->storage), n = together(m->storage), units = 0;
+    if (width == EM_PANEL) units = m->cols / n / EM_PANEL * EM_PANEL;
+    bool finite = em_tiles_in_use()->turn(m->storage, units, rows, stride, panel);
+    for (int64_t i = 0; i < width; i++, rows += stride) {
+        finite &= is_finite(m->storage, m->cols - units * n, rows + units * n * size);
+        for (int64_t j = units * n; j < m->cols; j++) {
             int64_t place = width == EM_PANEL ? place_of(m, i, j) : j * width + i;
-            memcpy(panel + place * size, rows + i * stride + j * size, (size_t)size);
+            memcpy(panel + place * size, rows + j * size, (size_t)size);
         }
+    }
+    return finite;
 }
 
-void em_matrix_put(em_matrix *m, int64_t first, int64_t count, const void *rows, int64_t stride)
+bool em_matrix_put(em_matrix *m, int64_t first, int64_t count, const void *rows, int64_t stride)
 {
     int64_t size = (int64_t)em_storage_bytes(m->storage), step = m->in_panels ? EM_PANEL : 1;
+    bool finite = true;
     for (int64_t row = first; row < first + count; row += step) {
         const char *from = (const char *)rows + (row - first) * stride * size;
-        if (m->in_panels)
-            put_panel(m, panel_width(m, row), from, stride * size, em_matrix_panel(m, row));
-        else
+        if (m->in_panels) {
+            finite &= put_panel(m, panel_width(m, row), from, stride * size, em_matrix_panel(m, row));
+        } else {
+            finite &= is_finite(m->storage, m->cols, from);
             memcpy(em_matrix_panel(m, row), from, (size_t)(m->cols * size));
+        }
     }
+    return finite;
 }
 
 float em_matrix_number(const em_matrix *m, int64_t row, int64_t j)

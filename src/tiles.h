@@ -34,6 +34,15 @@ typedef struct em_sums {
     int64_t ldy;
 } em_sums;
 
+/* Is one of the numbers in units of 32 bits not finite? Its exponent's bits are all 1: then its upper 16 bits, without the sign, and
+ * EM_ONE_MORE reach the sign. So EM_SIGNS has a bit of the sum of a unit, under its storage's mask, and EM_ONE_MORE. */
+enum { EM_ONE_MORE = 0x00800080 };
+#define EM_SIGNS 0x80008000U
+static inline uint32_t em_unit_mask(em_storage storage)
+{
+    return storage == EM_F32 ? 0x7fff0000U : storage == EM_BF16 ? 0x7fff7fffU : 0;
+}
+
 typedef struct em_tiles {
     const char *name;
     int num_widths;
@@ -42,6 +51,9 @@ typedef struct em_tiles {
     em_tile *tile[EM_NUM_STORAGES][EM_MAX_WIDTHS][EM_TILE_KINDS];
     /* out [K, 16] = a panel's weights as float32 (int8: without scale). */
     void (*expand)(em_storage storage, int64_t K, const void *w, float *out);
+    /* panel [units, 16] = 16 rows, `stride` bytes apart, of as many units of 32 bits, which are one number of the storage, or
+     * as many as lie together; units: a multiple of 16. False where a number is not finite. */
+    bool (*turn)(em_storage storage, int64_t units, const char *rows, int64_t stride, char *panel);
     /* In place over count numbers: kernels.h; and e^(x - less). */
     void (*gelu)(int64_t count, float *x);
     void (*soft_cap)(int64_t count, float cap, float *x);

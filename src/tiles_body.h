@@ -165,6 +165,51 @@ static void expand(em_storage storage, int64_t K, const void *w, float *out)
     for (; k < K; k++) ((v16 *)(void *)out)[k] = one_input(storage, w, k);
 }
 
+/* ---- panels ---- */
+
+#ifndef TILES_TURN
+#define TILES_TURN turn
+typedef uint32_t u32x4 __attribute__((vector_size(16), aligned(1), may_alias));
+
+#ifdef __clang__
+#define PICK(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define PICK(a, b, i, j, k, l) __builtin_shuffle(a, b, (u32x4){i, j, k, l})
+#endif
+
+/* What is [4 rows, 4 units] becomes units of a panel. Returns the signs of all that is not finite, and other bits. */
+INLINE u32x4 turn_four(uint32_t mask, const char *rows, int64_t stride, char *panel)
+{
+    u32x4 row[4], half[4], signs = {0};
+    for (int i = 0; i < 4; i++) {
+        row[i] = *(const u32x4 *)(const void *)(rows + i * stride);
+        signs |= (row[i] & mask) + EM_ONE_MORE;
+    }
+    half[0] = PICK(row[0], row[1], 0, 4, 1, 5);
+    half[1] = PICK(row[0], row[1], 2, 6, 3, 7);
+    half[2] = PICK(row[2], row[3], 0, 4, 1, 5);
+    half[3] = PICK(row[2], row[3], 2, 6, 3, 7);
+    for (int i = 0; i < 2; i++) {
+        u32x4 *at = (u32x4 *)(void *)(panel + (ptrdiff_t)i * 2 * EM_PANEL * 4);
+        at[0] = PICK(half[i], half[i + 2], 0, 1, 4, 5);
+        at[EM_PANEL / 4] = PICK(half[i], half[i + 2], 2, 3, 6, 7);
+    }
+    return signs;
+}
+
+/* 4 rows are read a cache line each, for 16 rows, often a power of two apart, would drive each other out. */
+static bool turn(em_storage storage, int64_t units, const char *rows, int64_t stride, char *panel)
+{
+    uint32_t mask = em_unit_mask(storage);
+    u32x4 signs = {0};
+    for (int64_t j = 0; j < units; j += EM_PANEL)
+        for (int64_t i = 0; i < EM_PANEL; i += 4)
+            for (int64_t k = j; k < j + EM_PANEL; k += 4)
+                signs |= turn_four(mask, rows + i * stride + k * 4, stride, panel + (k * EM_PANEL + i) * 4);
+    return ((signs[0] | signs[1] | signs[2] | signs[3]) & EM_SIGNS) == 0;
+}
+#endif
+
 /* ---- element by element ---- */
 
 INLINE v16 choose(i32x16 mask, v16 yes, v16 no)
@@ -340,6 +385,7 @@ const em_tiles TILES = {
     .panels = {TILES_LIST(PANELS)},
     .tile = {TILES_LIST(ENTRIES)},
     .expand = expand,
+    .turn = TILES_TURN,
     .gelu = gelu,
     .soft_cap = soft_cap,
     .exp_minus = exp_minus,

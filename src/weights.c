@@ -112,11 +112,12 @@ static int64_t scale_bytes(const em_matrix *matrix)
     return matrix->storage == EM_INT8 ? matrix->rows * matrix->num_groups * (int64_t)sizeof(float) : 0;
 }
 
-/* Say which number is not finite: its place in the whole tensor. */
-static bool check_finite(const em_source *source, const em_dataset *dataset, const em_block *block, const float *f32,
-                         const uint16_t *bf16, int64_t rows, int64_t cols, int64_t first_col, em_status *status)
+/* Say which number of a block's data or scales is not finite: its place in the whole tensor. */
+static bool check_finite(const em_source *source, const em_dataset *dataset, const em_block *block, em_storage storage,
+                         const void *numbers, int64_t rows, int64_t cols, int64_t first_col, em_status *status)
 {
-    int64_t at = f32 ? em_first_not_finite(rows * cols, f32) : em_first_not_finite_bf16(rows * cols, bf16);
+    bool bf16 = storage == EM_BF16;
+    int64_t at = bf16 ? em_first_not_finite_bf16(rows * cols, numbers) : em_first_not_finite(rows * cols, numbers);
     if (at < 0) return true;
     em_dims_text place;
     char layer[32] = "";
@@ -127,7 +128,7 @@ static bool check_finite(const em_source *source, const em_dataset *dataset, con
     if (last >= 1)
         index.dims[last - 1] = em_tensor_shape_of(&source->config, block->tensor).rows > 1 ? row : block->expert;
     if (last >= 2) index.dims[0] = block->expert;
-    float value = f32 ? f32[at] : em_bf16_to_f32(bf16[at]);
+    float value = bf16 ? em_bf16_to_f32(((const uint16_t *)numbers)[at]) : ((const float *)numbers)[at];
     if (block->tensor >= EM_FIRST_LAYER_TENSOR) snprintf(layer, sizeof layer, "layer %lld: ", (long long)block->layer);
     return em_fail(status, EM_BAD_DATA, "%s: %s%s%s is %s, but weights must be finite numbers",
                    em_store_path(source->store), layer, dataset->name, em_dims(&index, place),
@@ -141,16 +142,11 @@ static bool read_block(const em_source *source, const em_form *form, const em_bl
     if (!em_store_read_block(source->store, &form->data, row, matrix->rows, block->cols.begin, matrix->cols,
                              matrix->data, status))
         return false;
-    if (form->storage == EM_F32)
-        return check_finite(source, &form->data, block, matrix->data, NULL, matrix->rows, matrix->cols,
-                            block->cols.begin, status);
-    if (form->storage == EM_BF16)
-        return check_finite(source, &form->data, block, NULL, matrix->data, matrix->rows, matrix->cols,
-                            block->cols.begin, status);
+    if (form->storage != EM_INT8) return true;
     int64_t group = block->cols.begin / matrix->group_size;
     return em_store_read_block(source->store, &form->scale, row, matrix->rows, group, matrix->num_groups, matrix->scale,
                                status) &&
-           check_finite(source, &form->scale, block, matrix->scale, NULL, matrix->rows, matrix->num_groups, group,
+           check_finite(source, &form->scale, block, EM_F32, matrix->scale, matrix->rows, matrix->num_groups, group,
                         status);
 }
 
@@ -217,27 +213,30 @@ static em_block part_of(const piece *p)
     return part;
 }
 
-/* From the rows of a piece to the places in its blocks. */
-static void put_piece(const loading *l, const piece *p, const em_matrix *part)
+/* From the rows of a piece to the places in its blocks. False where a number (not a scale) is not finite. */
+static bool put_piece(const loading *l, const piece *p, const em_matrix *part)
 {
+    bool finite = true;
     for (int64_t b = 0; b < p->num_blocks; b++) {
         const em_block *block = &p->block[b];
         em_matrix *matrix = matrix_for(l, block);
         int64_t first = p->rows.begin - block->rows.begin, left = block->cols.begin - p->block->cols.begin;
-        em_matrix_put(matrix, first, part->rows,
-                      (const char *)part->data + left * (int64_t)em_storage_bytes(part->storage), part->cols);
+        finite &= em_matrix_put(matrix, first, part->rows,
+                                (const char *)part->data + left * (int64_t)em_storage_bytes(part->storage), part->cols);
         if (part->storage != EM_INT8) continue;
         int64_t group = block->cols.begin / part->group_size - p->block->cols.begin / part->group_size;
         for (int64_t i = 0; i < part->rows; i++)
             memcpy(matrix->scale + (first + i) * matrix->num_groups, part->scale + i * part->num_groups + group,
                    (size_t)matrix->num_groups * sizeof(float));
     }
+    return finite;
 }
 
 static bool load_piece(const loading *l, const piece *p, char *spare, em_status *status)
 {
     const em_source *source = l->source;
     em_block part = part_of(p);
+    const em_form *form = em_source_form(source, part.tensor, part.layer);
     em_matrix rows = matrix_of(source, &part);
     rows.scale = (float *)(void *)spare;
     rows.data = spare + scale_bytes(&rows);
@@ -245,10 +244,10 @@ static bool load_piece(const loading *l, const piece *p, char *spare, em_status 
     if (!source->store)
         em_random_fill(&source->config, source->seed, part.tensor, part.layer, part.expert, part.rows, part.cols,
                        &rows);
-    else if (!read_block(source, em_source_form(source, part.tensor, part.layer), &part, &rows, status))
+    else if (!read_block(source, form, &part, &rows, status))
         return false;
-    put_piece(l, p, &rows);
-    return true;
+    return put_piece(l, p, &rows) || check_finite(source, &form->data, &part, form->storage, rows.data, rows.rows,
+                                                  rows.cols, part.cols.begin, status);
 }
 
 /* Is it read through HDF5, which only one thread at a time may call? */

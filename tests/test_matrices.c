@@ -1,4 +1,5 @@
-/* Matrices of every storage, and their products with float32 rows, against naive double sums over random shapes. */
+/* Matrices of every storage, what is put into them, and their products with float32 rows, against naive double sums over
+ * random shapes. */
 #include "matrices.h"
 
 /* ---- products ---- */
@@ -125,6 +126,49 @@ static void large_matrices_are_cut_in_blocks(void)
     check_matrix(EM_F32, 2 * EM_ROW_BLOCK + 1, 20, 30, 30, 0); /* more rows than one packing */
 }
 
+/* ---- what is not finite ---- */
+
+/* Bits of the largest finite numbers, of what is not finite, and of others; of bf16 the upper 16. */
+static const uint32_t finite_bits[] = {0x7f7fffff, 0xff7fffff, 0, 0x80000000, 0x00800000, 0x00010001, 0x3f808080};
+static const uint32_t not_finite_bits[] = {0x7f800000, 0xff800000, 0x7fc00000, 0xffffffff, 0x7f810000};
+
+static void set_number(em_storage storage, void *data, int64_t place, uint32_t bits)
+{
+    if (storage == EM_F32)
+        ((uint32_t *)data)[place] = bits;
+    else if (storage == EM_BF16)
+        ((uint16_t *)data)[place] = (uint16_t)(bits >> 16);
+    else
+        ((int8_t *)data)[place] = (int8_t)(bits >> 24);
+}
+
+/* Rows `stride` numbers apart, between which there is nothing finite. */
+static void check_put(em_storage storage, bool in_panels, int64_t rows, int64_t cols)
+{
+    int64_t stride = cols + draw_below(20), size = (int64_t)em_storage_bytes(storage);
+    em_matrix m = {.storage = storage, .rows = rows, .cols = cols, .in_panels = in_panels};
+    char *from = em_alloc(rows * stride, (size_t)size);
+    em_matrix_allocate(&m);
+    for (int64_t i = 0; i < rows * stride; i++)
+        set_number(storage, from, i, i % stride < cols ? finite_bits[draw_below(7)] : not_finite_bits[draw_below(5)]);
+    CU_ASSERT(em_matrix_put(&m, 0, rows, from, stride));
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols; j++) {
+            set_number(storage, from, i * stride + j, not_finite_bits[draw_below(5)]);
+            CU_ASSERT_EQUAL(em_matrix_put(&m, 0, rows, from, stride), storage == EM_INT8);
+            set_number(storage, from, i * stride + j, finite_bits[draw_below(7)]);
+        }
+    CU_ASSERT(em_matrix_put(&m, 0, rows, from, stride));
+    em_matrix_free(&m);
+    free(from);
+}
+
+static void what_is_not_finite_is_found_in_every_place(void)
+{
+    for (em_storage s = 0; s < EM_NUM_STORAGES; s++)
+        for (int i = 0; i < 12; i++) check_put(s, i % 3 > 0, draw_from(1, 40), draw_from(1, 150));
+}
+
 int main(int argc, char **argv)
 {
     static const suite_test tests[] = {
@@ -132,6 +176,7 @@ int main(int argc, char **argv)
         {"matrices of every storage multiply", matrices_of_every_storage_multiply},
         {"columns of int8 groups find their scales", columns_of_int8_groups_find_their_scales},
         {"large matrices are cut in blocks", large_matrices_are_cut_in_blocks},
+        {"what is not finite is found in every place", what_is_not_finite_is_found_in_every_place},
         {NULL, NULL},
     };
     skip_without_isa();

@@ -48,8 +48,8 @@ void em_matrix_free(em_matrix *matrix);
 int64_t em_matrix_bytes(const em_matrix *matrix); /* numbers and scales */
 
 /* Put rows [first, first + count), given as [count, cols] `stride` numbers apart, to their places. Where the matrix has
- * panels, first is a multiple of 16, and so is count, or the rows are its last. */
-void em_matrix_put(em_matrix *matrix, int64_t first, int64_t count, const void *rows, int64_t stride);
+ * panels, first is a multiple of 16, and so is count, or the rows are its last. False where a number is NaN or infinite. */
+bool em_matrix_put(em_matrix *matrix, int64_t first, int64_t count, const void *rows, int64_t stride);
 
 /* Rows [first, first + count) as float32, exactly as they weigh: out [count, cols]. */
 void em_matrix_rows(const em_matrix *matrix, int64_t first, int64_t count, float *out);
