@@ -38,7 +38,6 @@ test|libclang-rt-14-dev|the fuzzers of the second compiler|fuzzer               
 test|libomp-dev      |OpenMP for the second compiler       |library omp.h omp                                |llvm-openmp|Clang/14
 test|clang-format-14 |the format check, version 14         |command clang-format-14                          |llvm@14    |Clang/14
 test|libcunit1-dev   |unit tests                           |library CUnit/Basic.h cunit cunit                |cunit      |CUnit
-test|strace          |kills a writer at any write          |command strace                                   |strace     |strace
 test|procps          |watches the processes of a run       |command pgrep                                    |procps     |procps
 test|jq              |looks into JSON                      |command jq                                       |jq         |jq
 test|iproute2        |hosts made of network namespaces     |command ip                                       |iproute2   |iproute2

@@ -6,10 +6,8 @@
 #   checkpoint_faults.sh PROGRAM SOURCES SCRATCH
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh" "$@"
-need strace
 disk=${DISK_LIBRARY:-$(dirname "$program")/tests/libdisk.so}
 [ -r "$disk" ] || skip 'tests/libdisk.so is not built'
-strace -f -o /dev/null true 2>/dev/null || skip 'this machine does not let a process be traced'
 export OMPI_MCA_btl_vader_backing_directory=$session # what a killed rank cannot remove lies there
 
 # One rank needs no network.
@@ -28,15 +26,12 @@ told "$logs/out" >whole.txt
 well "${alone[@]}" "${kept[@]}" --max-hours 1e-9
 mv c.h5 before.h5
 
-# fault_at FOLDER FAULT N COMMAND...: the command in FOLDER/N; FAULT is what tests/disk.c is told, or CALL:FAULT for strace,
-# with N for its number.
+# fault_at FOLDER FAULT N COMMAND...: the command in FOLDER/N, with the fault of tests/disk.c, with N for its number.
 fault_at() {
-    local folder=$1/$3 fault=${2/=N/=$3} inject
+    local folder=$1/$3 fault=${2/=N/=$3}
     mkdir -p "$folder" && cd "$folder" || return
     if [ -e "$top/$1/c.h5" ]; then cp "$top/$1/c.h5" .; fi
-    inject=(env LD_PRELOAD="$disk" DISK="$fault")
-    case $fault in *:*) inject=(strace -f -o /dev/null -e trace="${fault%%:*}" -e inject="$fault") ;; esac
-    timeout -k 2 120 "${alone[@]}" "${inject[@]}" "${@:4}" >out 2>err </dev/null
+    timeout -k 2 120 "${alone[@]}" LD_PRELOAD="$disk" DISK="$fault" "${@:4}" >out 2>err </dev/null
     echo $? >code
     go_on
     cd "$top" || return
@@ -90,7 +85,7 @@ judge() {
 # writes COMMAND...: how many there are when nothing disturbs it.
 writes() {
     rm -rf count && mkdir count && cd count || return
-    "${alone[@]}" env LD_PRELOAD="$disk" DISK=tell DISK_TELL=calls "$@" >out 2>err </dev/null
+    "${alone[@]}" LD_PRELOAD="$disk" DISK=tell DISK_TELL=calls "$@" >out 2>err </dev/null
     cat calls
     cd "$top" || return
 }
@@ -111,7 +106,7 @@ mkdir -p kill-over && cp before.h5 kill-over/c.h5
 at_every kill-over kill=N 1 3 $((first + 1)) "${kept[@]}" "${often[@]}" --force
 judge 'killed while the first checkpoint replaces an older one' kill-over 137 same
 for call in rename fdatasync fsync fallocate; do
-    at_every kill-$call "$call:signal=KILL:when=N" 1 1 3 "${kept[@]}" "${often[@]}"
+    at_every kill-$call "call=$call,kill=N" 1 1 3 "${kept[@]}" "${often[@]}"
 done
 judge 'killed at a rename' kill-rename '137 0' 'same none'
 judge 'killed at an fdatasync' kill-fdatasync 137 'same none'
@@ -133,7 +128,7 @@ for folder in full/*/; do
 done
 for call in rename fdatasync fsync fallocate; do
     mkdir -p full-$call && cp before.h5 full-$call/c.h5
-    at_every full-$call "$call:error=ENOSPC:when=N+" 1 1 3 "${kept[@]}" "${often[@]}" --force
+    at_every full-$call "call=$call,full=N" 1 1 3 "${kept[@]}" "${often[@]}" --force
     judge "no space at $call: the run goes on" full-$call 0 same
 done
 # Where it was to stop it says that it could not, and the one before stays.

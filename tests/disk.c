@@ -1,8 +1,10 @@
 #include "disk.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,17 +12,33 @@
 #include <unistd.h>
 
 static disk_faults faults;
-static atomic_long writes;
+static atomic_long calls;
 
 void disk_set(disk_faults wanted)
 {
     faults = wanted;
-    atomic_store(&writes, 0);
+    atomic_store(&calls, 0);
 }
 
-long disk_writes(void)
+long disk_calls(void)
 {
-    return atomic_load(&writes);
+    return atomic_load(&calls);
+}
+
+/* The number of a call of the kind that faults are for; else 0. */
+static long count(disk_call call)
+{
+    if (call != faults.call) return 0;
+    long number = atomic_fetch_add(&calls, 1) + 1;
+    if (number == faults.kill) kill(getpid(), SIGKILL);
+    return number;
+}
+
+static bool is_full(long number)
+{
+    if (faults.full == 0 || number < faults.full) return false;
+    errno = ENOSPC;
+    return true;
 }
 
 static ssize_t write_wrong(int file, const char *data, size_t bytes, off_t offset)
@@ -38,22 +56,39 @@ static ssize_t write_wrong(int file, const char *data, size_t bytes, off_t offse
 /* In place of the C library's. */
 ssize_t pwrite(int file, const void *data, size_t bytes, off_t offset)
 {
-    long number = atomic_fetch_add(&writes, 1) + 1;
     if (faults.slow > 0) usleep((useconds_t)faults.slow);
-    if (number == faults.kill) kill(getpid(), SIGKILL);
-    if (faults.full > 0 && number >= faults.full) {
-        errno = ENOSPC;
-        return -1;
-    }
-    if (number == faults.wrong) return write_wrong(file, data, bytes, offset);
+    long number = count(DISK_PWRITE);
+    if (is_full(number)) return -1;
+    if (faults.wrong > 0 && number == faults.wrong) return write_wrong(file, data, bytes, offset);
     return syscall(SYS_pwrite64, file, data, bytes, offset);
+}
+
+int fsync(int file)
+{
+    return is_full(count(DISK_FSYNC)) ? -1 : (int)syscall(SYS_fsync, file);
 }
 
 int fdatasync(int file)
 {
+    if (is_full(count(DISK_FDATASYNC))) return -1;
     if (!faults.lost) return (int)syscall(SYS_fdatasync, file);
     errno = EIO;
     return -1;
+}
+
+int rename(const char *from, const char *to)
+{
+    return is_full(count(DISK_RENAME)) ? -1 : (int)syscall(SYS_rename, from, to);
+}
+
+int fallocate(int file, int mode, off_t offset, off_t bytes)
+{
+    return is_full(count(DISK_FALLOCATE)) ? -1 : (int)syscall(SYS_fallocate, file, mode, offset, bytes);
+}
+
+int posix_fallocate(int file, off_t offset, off_t bytes)
+{
+    return fallocate(file, 0, offset, bytes) == 0 ? 0 : errno;
 }
 
 static long number_after(const char *text, const char *name)
@@ -62,10 +97,15 @@ static long number_after(const char *text, const char *name)
     return at ? strtol(at + strlen(name), NULL, 10) : 0;
 }
 
+static const char *const names[DISK_CALLS] = {"pwrite", "fsync", "fdatasync", "rename", "fallocate"};
+
 __attribute__((constructor)) static void read_variable(void)
 {
     const char *text = getenv("DISK");
     if (!text) return;
+    const char *call = strstr(text, "call=");
+    for (disk_call c = 0; call && c < DISK_CALLS; c++)
+        if (strncmp(call + strlen("call="), names[c], strlen(names[c])) == 0) faults.call = c;
     faults.slow = number_after(text, "slow=");
     faults.kill = number_after(text, "kill=");
     faults.full = number_after(text, "full=");
@@ -75,10 +115,10 @@ __attribute__((constructor)) static void read_variable(void)
     faults.tell = getenv("DISK_TELL");
 }
 
-__attribute__((destructor)) static void tell_writes(void)
+__attribute__((destructor)) static void tell_calls(void)
 {
     FILE *file = faults.tell ? fopen(faults.tell, "w") : NULL;
     if (!file) return;
-    fprintf(file, "%ld\n", disk_writes());
+    fprintf(file, "%ld\n", disk_calls());
     fclose(file);
 }

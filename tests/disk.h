@@ -1,16 +1,20 @@
 /* disk.h: a disk that is slow, gets full, or loses its writer, for a suite that links disk.c, or for any program that the
- * dynamic linker loads it into (LD_PRELOAD): then the variable DISK says what is to happen, as "slow=300,kill=17". */
+ * dynamic linker loads it into (LD_PRELOAD): then the variable DISK says what is to happen, as "slow=300,kill=17" or
+ * "call=rename,full=2". */
 #ifndef EXPERTMESH_DISK_H
 #define EXPERTMESH_DISK_H
 
-/* What happens at the writes of this process (pwrite, counted from 1 on all threads together) and where it waits for the
- * disk (fdatasync). 0: nothing. */
+/* The C library's calls, by their names without posix_. */
+typedef enum disk_call { DISK_PWRITE, DISK_FSYNC, DISK_FDATASYNC, DISK_RENAME, DISK_FALLOCATE, DISK_CALLS } disk_call;
+
+/* What happens at the calls of one kind in this process (counted from 1 on all threads together), and some others. 0: nothing. */
 typedef struct disk_faults {
-    long slow;        /* microseconds that each takes more */
-    long kill;        /* at this one the process is killed, before anything of it is written */
+    disk_call call;
+    long kill;        /* at this one the process is killed, before anything of it is done */
     long full;        /* from this one on, none succeeds */
+    long slow;        /* microseconds that each write takes more */
     long lost;        /* no fdatasync succeeds */
-    long wrong;       /* one byte of this one is written with another bit */
+    long wrong;       /* one byte of this write is another */
     long at;          /* after so many hundredths of it; 0: half */
     const char *tell; /* at the end, write their number to this file (DISK_TELL); NULL: do not */
 } disk_faults;
@@ -18,7 +22,7 @@ typedef struct disk_faults {
 /* Change it while no other thread writes; the count begins anew. */
 void disk_set(disk_faults faults);
 
-/* Writes since then. */
-long disk_writes(void);
+/* Calls since then. */
+long disk_calls(void);
 
 #endif

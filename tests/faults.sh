@@ -6,11 +6,9 @@
 #   faults.sh PROGRAM SOURCES SCRATCH
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh" "$@"
-need strace
 disk=${DISK_LIBRARY:-$(dirname "$program")/tests/libdisk.so}
 [ -r "$disk" ] || skip 'tests/libdisk.so is not built'
 python_with h5py numpy
-strace -f -o /dev/null true 2>/dev/null || skip 'this machine does not let a process be traced'
 
 small=(--preset tiny --num-layers 2 --emb-size 8 --ffn-size 8 --num-q-heads 2 --num-kv-heads 1 --key-size 4 --num-experts 2
     --vocab-size 16)
@@ -18,7 +16,7 @@ run=("$program" run "${small[@]}" --tokens "1,2,3" --trace t.h5)
 init=("$program" init "${small[@]}" --storage int8 -o w.h5)
 states=''
 
-# One rank needs no network; and under strace every system call costs.
+# One rank needs no network.
 alone=(env OMPI_MCA_pml=ob1 OMPI_MCA_btl=self OMPI_MCA_mpi_yield_when_idle=0)
 
 well "${run[@]}"
@@ -29,53 +27,45 @@ well "$program" run "${small[@]}" --tokens 4,5,6 --trace old.h5
 well "$program" init "${small[@]}" --storage int8 --seed 7 -o older.h5
 top=$PWD
 
-# fault_at FOLDER OLD CALL FAULT N COMMAND...: the command in FOLDER/N, with the fault in its Nth system call of that name,
-# or, where CALL is `write`, at its Nth write to a file; OLD (FILE=NAME, or -) is there before under NAME. strace makes the
-# faults, but it counts each thread's calls apart, and a trace is written by two: theirs are those of tests/disk.c.
+# fault_at FOLDER OLD FAULT N COMMAND...: the command in FOLDER/N, with the fault of tests/disk.c, with N for its number. OLD
+# (FILE=NAME, or -) is there before under NAME.
 fault_at() {
-    local folder=$1/$5 old=$2 call=$3 fault=${4/=N/=$5} inject
+    local folder=$1/$4 old=$2 fault=${3/=N/=$4}
     mkdir -p "$folder" && cd "$folder" || return
     [ "$old" = - ] || cp "$top/${old%=*}" "${old#*=}"
-    inject=(strace -f -o /dev/null -e trace="$call" -e inject="$call:$fault")
-    if [ "$call" = write ]; then inject=(env LD_PRELOAD="$disk" DISK="$fault"); fi
-    timeout -k 2 120 "${alone[@]}" "${inject[@]}" "${@:6}" >out 2>err </dev/null
+    timeout -k 2 120 "${alone[@]}" LD_PRELOAD="$disk" DISK="$fault" "${@:5}" >out 2>err </dev/null
     echo $? >code
     cd "$top" || return
 }
 
-# How often a command makes a system call when nothing disturbs it.
+# How often a command makes the call that a fault is for when it does not come.
 calls_of() {
-    local call=$1 old=$2
+    local old=$1 fault=${2/=N/=0}
     mkdir -p count && cd count || return
     [ "$old" = - ] || cp "$top/${old%=*}" "${old#*=}"
-    if [ "$call" = write ]; then
-        "${alone[@]}" env LD_PRELOAD="$disk" DISK=tell DISK_TELL=calls "${@:3}" >out 2>err </dev/null
-        cat calls
-    else
-        "${alone[@]}" strace -f -o calls -e trace="$call" "${@:3}" >out 2>err </dev/null
-        grep -c " $call(" calls
-    fi
+    "${alone[@]}" LD_PRELOAD="$disk" DISK="$fault" DISK_TELL=calls "${@:3}" >out 2>err </dev/null
+    cat calls
     cd "$top" || return
     rm -r count
 }
 
-# at_every FOLDER OLD CALL FAULT CODE MOST COMMAND...: the fault at the first such call, the second, ..., to the MOSTth (0: to
-# the last; and once beyond, where nothing may happen); each must end with CODE. Two at a time. The count in $count.
+# at_every FOLDER OLD FAULT CODE MOST COMMAND...: the fault at the first such call, the second, ..., to the MOSTth (0: to the
+# last; and once beyond, where nothing may happen); each must end with CODE. Two at a time. The count in $count.
 at_every() {
-    local folder=$1 old=$2 call=$3 fault=$4 code=$5 most=$6 n worker got bad=''
-    shift 6
-    count=$(calls_of "$call" "$old" "$@")
+    local folder=$1 old=$2 fault=$3 code=$4 most=$5 n worker got bad=''
+    shift 5
+    count=$(calls_of "$old" "$fault" "$@")
     [ "$most" = 0 ] || count=$most
     for worker in 1 2; do
         (
             export OMPI_MCA_orte_tmpdir_base=$session/$worker
             mkdir -p "$session/$worker"
-            for ((n = worker; n <= count; n += 2)); do fault_at "$folder" "$old" "$call" "$fault" "$n" "$@"; done
+            for ((n = worker; n <= count; n += 2)); do fault_at "$folder" "$old" "$fault" "$n" "$@"; done
         ) 2>/dev/null &
     done
     wait
     if [ "$most" = 0 ]; then
-        fault_at "$folder" "$old" "$call" "$fault" $((count + 1)) "$@"
+        fault_at "$folder" "$old" "$fault" $((count + 1)) "$@"
         got=$(cat "$folder/$((count + 1))/code")
         if [ "$got" != 0 ]; then bad="exit code $got with no fault at all"; fi
     fi
@@ -85,7 +75,7 @@ at_every() {
     done
     checks=$((checks + count))
     if [ "$count" -lt 1 ] || [ -n "$bad" ]; then
-        fail "$(spell "$@") with $call:$fault, N from 1 to $count" "at least one such call, exit code $code" "$bad"
+        fail "$(spell "$@") with $fault, N from 1 to $count" "at least one such call, exit code $code" "$bad"
     fi
 }
 
@@ -118,7 +108,7 @@ one_message() {
 }
 
 # ---- killed at every write ----
-at_every kill old.h5=t.h5 write kill=N 137 0 "${run[@]}" --force
+at_every kill old.h5=t.h5 kill=N 137 0 "${run[@]}" --force
 writes=$count
 judge traces old.h5 kill/*
 for state in older '0 layers' '1 layers' '2 layers' '2 layers, tokens' '2 layers, tokens, complete'; do
@@ -129,7 +119,7 @@ steps=("${run[@]}" --generate 4 --prefill-chunk 2)
 well "${steps[@]}"
 mv t.h5 steps.h5
 for slow in 0 2000; do
-    at_every kill-steps-$slow - write kill=N,slow=$slow 137 0 "${steps[@]}"
+    at_every kill-steps-$slow - kill=N,slow=$slow 137 0 "${steps[@]}"
     judge traces - kill-steps-$slow/*
     for state in none '0 layers' '2 layers' '1 layers after 2' '0 layers after 3' '1 layers after 4' '2 layers after 5' '2 layers, tokens'; do
         has "$state" "a run in several steps killed at every write, each $slow us slow"
@@ -137,38 +127,38 @@ for slow in 0 2000; do
 done
 # Until the trace gets its name: the same without an older one.
 before=$(find kill -name t.h5 -exec cmp -s {} old.h5 \; -print | wc -l)
-at_every kill-new - write kill=N 137 $((before + 1)) "${run[@]}"
+at_every kill-new - kill=N 137 $((before + 1)) "${run[@]}"
 for call in rename fdatasync fallocate; do
-    at_every kill-$call - $call signal=KILL:when=N 137 0 "${run[@]}"
+    at_every kill-$call - call=$call,kill=N 137 0 "${run[@]}"
 done
 judge traces - kill-new/* kill-rename/* kill-fdatasync/* kill-fallocate/*
 has none 'a first run killed at every write'
 
-at_every kill-init older.h5=w.h5 pwrite64 signal=KILL:when=N 137 0 "${init[@]}" --force
+at_every kill-init older.h5=w.h5 kill=N 137 0 "${init[@]}" --force
 judge weights older.h5 kill-init/*
 has older 'init killed at every write'
-at_every kill-init-new - pwrite64 signal=KILL:when=N 137 0 "${init[@]}"
+at_every kill-init-new - kill=N 137 0 "${init[@]}"
 for call in rename fdatasync fallocate; do
-    at_every kill-init-$call - $call signal=KILL:when=N 137 0 "${init[@]}"
+    at_every kill-init-$call - call=$call,kill=N 137 0 "${init[@]}"
 done
 judge weights - kill-init-new/* kill-init-rename/* kill-init-fdatasync/* kill-init-fallocate/*
 has none 'init killed at every write'
 has whole 'init killed at every write'
 
 # ---- a disk that is full from each write on ----
-at_every full - write full=N 73 0 "${run[@]}"
+at_every full - full=N 73 0 "${run[@]}"
 one_message $(seq -f 'full/%.0f' "$count")
 for call in fallocate fdatasync rename; do
-    at_every full-$call - $call error=ENOSPC:when=N+ 73 0 "${run[@]}"
+    at_every full-$call - call=$call,full=N 73 0 "${run[@]}"
     one_message $(seq -f "full-$call/%.0f" "$count")
 done
 judge traces - full/* full-fallocate/* full-fdatasync/* full-rename/*
 for state in none '0 layers' '1 layers' '2 layers' '2 layers, tokens'; do has "$state" 'a run on a full disk'; done
 
-at_every full-init - pwrite64 error=ENOSPC:when=N+ 73 0 "${init[@]}"
+at_every full-init - full=N 73 0 "${init[@]}"
 one_message $(seq -f 'full-init/%.0f' "$count")
 for call in fallocate fdatasync rename; do
-    at_every full-init-$call - $call error=ENOSPC:when=N+ 73 0 "${init[@]}"
+    at_every full-init-$call - call=$call,full=N 73 0 "${init[@]}"
     one_message $(seq -f "full-init-$call/%.0f" "$count")
 done
 judge weights - full-init/* full-init-fallocate/* full-init-fdatasync/* full-init-rename/*

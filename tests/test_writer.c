@@ -110,7 +110,7 @@ static void test_small(void)
         em_writer_put(w, &data, 1, i, 1, 0, 1, &number, 1);
     }
     CU_ASSERT(em_writer_drain(w, &status));
-    CU_ASSERT_EQUAL(disk_writes(), 1);
+    CU_ASSERT_EQUAL(disk_calls(), 1);
     CU_ASSERT_EQUAL(em_writer_held(w), EM_WRITER_BLOCK);
     CU_ASSERT_EQUAL(wrong_in("small", 0, 1000), 0);
     finish(&bulk, w);
@@ -130,7 +130,7 @@ static void test_gathered(void)
     CU_ASSERT(em_writer_drain(w, &status));
     CU_ASSERT_EQUAL(wrong_in("gathered", data.offset, ROWS * WIDTH), 0);
     int64_t blocks = SLICES / slices_in_block + 1;   /* each ends within a piece, whose rest is one write more */
-    CU_ASSERT(disk_writes() <= (ROWS + 1) * blocks); /* of 2,048 pieces */
+    CU_ASSERT(disk_calls() <= (ROWS + 1) * blocks); /* of 2,048 pieces */
     finish(&bulk, w);
 }
 
@@ -258,7 +258,7 @@ static void test_full_disk(void)
         CU_ASSERT_PTR_NOT_NULL(strstr(status.text, "/numbers cannot be written: No space left on device"));
         CU_ASSERT_EQUAL(em_writer_passed(w, &again), -1);
         CU_ASSERT_STRING_EQUAL(again.text, status.text);
-        CU_ASSERT_EQUAL(disk_writes(), full);
+        CU_ASSERT_EQUAL(disk_calls(), full);
         finish(&bulk, w);
     }
 }
