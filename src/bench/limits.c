@@ -98,29 +98,46 @@ static volatile uint64_t sink; /* what was computed is used */
 
 /* ---- the probes ---- */
 
-double em_probe_read(em_bench *bench)
+/* Bytes a second: what all cores read together, each its share, as long as the slowest takes; the slowest, and the mean of all. */
+typedef struct reading {
+    double together, slowest, mean;
+} reading;
+
+/* The best of some passes. */
+static reading read_memory(em_bench *bench)
 {
     enum { PASSES = 6 };
     probe p = probe_here();
     int64_t share = bench->memory / bench->num_ranks / bench->threads / (int64_t)sizeof(words) / STREAMS * STREAMS;
     if (share < STREAMS) share = STREAMS;
     words *memory = em_bench_memory((bench->threads * share + AHEAD + STREAMS) * (int64_t)sizeof(words));
-    double least = 0, bytes = (double)bench->num_ranks * bench->threads * (double)share * sizeof(words);
+    double bytes = (double)share * sizeof(words), cores = (double)bench->num_ranks * bench->threads;
+    reading best = {0};
     for (int pass = 0; pass <= PASSES; pass++) {
-        double start = em_bench_start(bench);
-#pragma omp parallel num_threads(bench->threads)
+        double rates = 0, longest = 0, start = em_bench_start(bench);
+#pragma omp parallel num_threads(bench->threads) reduction(+ : rates) reduction(max : longest)
         {
             words *mine = memory + omp_get_thread_num() * share;
+            double begun = omp_get_wtime();
             if (pass == 0) /* each thread's part beside it */
                 memset(mine, 1, (size_t)share * sizeof(words));
             else
                 sink = p.read(mine, share, pass % 2 == 0 ? AHEAD : 0);
+            longest = omp_get_wtime() - begun;
+            rates = bytes / longest;
         }
-        double seconds = em_bench_stop(bench, start);
-        if (pass == 1 || (pass > 1 && seconds < least)) least = seconds;
+        double together = cores * bytes / em_bench_stop(bench, start);
+        longest = em_bench_most(bench, longest);
+        rates = em_bench_sum(bench, rates);
+        if (pass > 0 && together > best.together) best = (reading){together, bytes / longest, rates / cores};
     }
     free(memory);
-    return bytes / least;
+    return best;
+}
+
+double em_probe_read(em_bench *bench)
+{
+    return read_memory(bench).together;
 }
 
 double em_probe_multiply(em_bench *bench)
@@ -140,14 +157,19 @@ double em_probe_multiply(em_bench *bench)
 
 void em_bench_limits(em_bench *bench)
 {
-    em_series read = {.count = 0}, multiply = {.count = 0};
+    em_series read = {.count = 0}, slowest = {.count = 0}, mean = {.count = 0}, multiply = {.count = 0};
     em_bench_say(bench, "limits");
     for (int run = 0; run < bench->runs; run++) {
-        em_series_add(&read, em_probe_read(bench) / 1e9);
+        reading r = read_memory(bench);
+        em_series_add(&read, r.together / 1e9);
+        em_series_add(&slowest, r.slowest / 1e9);
+        em_series_add(&mean, r.mean / 1e9);
         em_series_add(&multiply, em_probe_multiply(bench) / 1e9);
     }
     const char *group = em_bench_groups[EM_BENCH_LIMITS];
     em_figures_add(&bench->figures, group, "GB/s", &read, "read memory");
+    em_figure *core = em_figures_add(&bench->figures, group, "GB/s", &slowest, "read memory, the slowest core");
+    em_figure_limit(core, em_series_median(&mean), "mean of cores");
     em_figures_add(&bench->figures, group, "GFLOP/s", &multiply, "multiply and add in registers, f32");
     const em_shapes shapes = em_shapes_of(&bench->config);
     for (int s = 0; s < shapes.count; s++) {
