@@ -34,8 +34,8 @@ typedef struct em_sums {
     int64_t ldy;
 } em_sums;
 
-/* Is one of the numbers in units of 32 bits not finite? Its exponent's bits are all 1: then its upper 16 bits, without the sign, and
- * EM_ONE_MORE reach the sign. So EM_SIGNS has a bit of the sum of a unit, under its storage's mask, and EM_ONE_MORE. */
+/* Is one of the numbers in a unit of 32 bits not finite? Its exponent's bits are all 1: then its upper 16 bits, without the
+ * sign, and EM_ONE_MORE reach the sign. So a unit under its storage's mask and EM_ONE_MORE have one of EM_SIGNS in their sum. */
 enum { EM_ONE_MORE = 0x00800080 };
 #define EM_SIGNS 0x80008000U
 static inline uint32_t em_unit_mask(em_storage storage)

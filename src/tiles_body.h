@@ -1,5 +1,6 @@
 /* tiles_body.h: the loops of tiles.h, compiled once for each instruction set by the files that include it. They define
- * TILES (the name of the table), TILES_NAME and TILES_LIST: for each width W, in order, one T(place, W, panels).
+ * TILES (the name of the table), TILES_NAME, TILES_WIDTHS (how many) and TILES_LIST: for each width W, in order, one
+ * T(place, W, panels); and TILES_TURN where they have a turn of their own.
  *
  * A vector of 16 floats is written in the compiler's own vector type: one register with AVX-512, two with AVX2, four
  * else. The loops over panels and rows have constant bounds and unroll completely, so that sums stay in registers. */

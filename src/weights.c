@@ -276,6 +276,7 @@ static bool load_round(loading *l)
         if (through_library(l->source, l->piece[i].block)) threads = 1;
     }
     em_stand((int)l->piece[0].block->layer, l->source->store ? "reading weights" : "generating weights");
+    em_isa_in_use(); /* chosen before the threads need it */
 #pragma omp parallel num_threads(threads)
     {
         char *spare = em_alloc(room, 1);

@@ -9,6 +9,9 @@ python_with h5py numpy
 model=(--preset tiny --num-layers 2 --emb-size 12 --ffn-size 20 --num-q-heads 4 --num-kv-heads 2 --key-size 6
     --num-experts 3 --vocab-size 40 --ffn-kind mlp --sequence-len 16)
 for storage in f32 bf16 int8; do well "$program" init "${model[@]}" --storage $storage -o $storage.h5; done
+# Slices of whole panels.
+wide=(--preset tiny --num-layers 1 --emb-size 64 --ffn-size 256 --ffn-kind mlp)
+for storage in f32 bf16; do well "$program" init "${wide[@]}" --storage $storage -o wide-$storage.h5; done
 well "$program" run --weights f32.h5 --tokens 1,2,3 --trace trace.h5
 well "$python" "$sources/tests/damage.py" .
 cp "$logs/out" "$logs/damaged"

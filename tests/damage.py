@@ -1,8 +1,10 @@
-"""damage.py FOLDER: from the good weights files f32.h5, bf16.h5 and int8.h5 in FOLDER make damaged ones beside them.
+"""damage.py FOLDER: from the good weights files f32.h5, bf16.h5, int8.h5, wide-f32.h5 and wide-bf16.h5 in FOLDER make damaged
+ones beside them.
 
 Prints a line for each: its name, the numbers of ranks to try it at, and the words that the program's message must have; tabs
 between. Beside those that must be refused it makes chunked.h5, gzip.h5 and links.h5, which hold the same model as f32.h5.
-The model: 2 layers of 3 experts of 20 biased neurons, 12 wide, 4 query and 2 key/value heads of 6, vocabulary 40.
+The model: 2 layers of 3 experts of 20 biased neurons, 12 wide, 4 query and 2 key/value heads of 6, vocabulary 40; the wide one: 1
+layer of 8 experts of 256 neurons, 64 wide.
 """
 import shutil
 import sys
@@ -198,13 +200,20 @@ for name, of, dataset, index, value in [
     what = "NaN" if np.isnan(value) else "infinite"
     with damaged(name, *layer, f"{dataset}{list(index)} is {what}", "finite", of=of) as file:
         set_number(file, dataset, index, value)
-for name, pattern, what in [("nan-half", 0x7FC1, "NaN"), ("inf-half", 0xFF80, "infinite")]:
-    dataset, index = L1 + "ffn_up", (1, 7, 5)
-    with damaged(name, "layer 1:", f"{dataset}{list(index)} is {what}", "finite", of="bf16") as file:
-        offset = file[dataset].id.get_offset() + 2 * int(np.ravel_multi_index(index, (3, 20, 12)))
+for name, of, dataset, index, pattern, what in [
+    ("nan-half", "bf16", L1 + "ffn_up", (1, 7, 5), 0x7FC1, "NaN"),
+    ("inf-half", "bf16", L1 + "ffn_up", (1, 7, 5), 0xFF80, "infinite"),
+    ("nan-up-wide", "wide-f32", L0 + "ffn_up", (6, 100, 37), 0x7F800001, "NaN"),
+    ("inf-down-wide", "wide-f32", L0 + "ffn_down", (1, 17, 77), 0xFF800000, "infinite"),  # in a slice's columns
+    ("nan-up-wide-half", "wide-bf16", L0 + "ffn_up", (7, 255, 63), 0xFFC0, "NaN"),
+    ("inf-down-wide-half", "wide-bf16", L0 + "ffn_down", (5, 63, 224), 0x7F80, "infinite"),
+]:
+    size = 2 if "bf16" in of else 4
+    with damaged(name, f"layer {int(dataset[8:11])}:", f"{dataset}{list(index)} is {what}", "finite", of=of) as file:
+        offset = file[dataset].id.get_offset() + size * int(np.ravel_multi_index(index, file[dataset].shape))
     with open(f"{folder}/{name}.h5", "r+b") as raw:
         raw.seek(offset)
-        raw.write(pattern.to_bytes(2, "little"))
+        raw.write(pattern.to_bytes(size, "little"))
 with damaged("nan-many", "layer ", " is NaN") as file:  # every rank has some, and one of them speaks
     for layer in (L0, L1):
         for tensor in ("attn_query", "ffn_up", "ffn_down", "ffn_norm_pre"):

@@ -53,7 +53,8 @@ static ssize_t write_wrong(int file, const char *data, size_t bytes, off_t offse
     return written;
 }
 
-/* In place of the C library's. */
+/* ---- in place of the C library's ---- */
+
 ssize_t pwrite(int file, const void *data, size_t bytes, off_t offset)
 {
     if (faults.slow > 0) usleep((useconds_t)faults.slow);
@@ -78,7 +79,7 @@ int fdatasync(int file)
 
 int rename(const char *from, const char *to)
 {
-    return is_full(count(DISK_RENAME)) ? -1 : (int)syscall(SYS_rename, from, to);
+    return is_full(count(DISK_RENAME)) ? -1 : renameat(AT_FDCWD, from, AT_FDCWD, to);
 }
 
 int fallocate(int file, int mode, off_t offset, off_t bytes)
@@ -91,6 +92,8 @@ int posix_fallocate(int file, off_t offset, off_t bytes)
     return fallocate(file, 0, offset, bytes) == 0 ? 0 : errno;
 }
 
+/* ---- preloaded ---- */
+
 static long number_after(const char *text, const char *name)
 {
     const char *at = strstr(text, name);
@@ -99,13 +102,19 @@ static long number_after(const char *text, const char *name)
 
 static const char *const names[DISK_CALLS] = {"pwrite", "fsync", "fdatasync", "rename", "fallocate"};
 
+static disk_call call_of(const char *name)
+{
+    for (disk_call c = 0; c < DISK_CALLS; c++)
+        if (strncmp(name, names[c], strlen(names[c])) == 0) return c;
+    abort(); /* no fault that a test could wait for */
+}
+
 __attribute__((constructor)) static void read_variable(void)
 {
     const char *text = getenv("DISK");
     if (!text) return;
     const char *call = strstr(text, "call=");
-    for (disk_call c = 0; call && c < DISK_CALLS; c++)
-        if (strncmp(call + strlen("call="), names[c], strlen(names[c])) == 0) faults.call = c;
+    if (call) faults.call = call_of(call + strlen("call="));
     faults.slow = number_after(text, "slow=");
     faults.kill = number_after(text, "kill=");
     faults.full = number_after(text, "full=");

@@ -7,7 +7,7 @@
 /* The C library's calls, by their names without posix_. */
 typedef enum disk_call { DISK_PWRITE, DISK_FSYNC, DISK_FDATASYNC, DISK_RENAME, DISK_FALLOCATE, DISK_CALLS } disk_call;
 
-/* What happens at the calls of one kind in this process (counted from 1 on all threads together), and some others. 0: nothing. */
+/* What happens at the calls of one kind in this process, counted from 1 on all threads together, and at some others. 0: nothing. */
 typedef struct disk_faults {
     disk_call call;
     long kill;        /* at this one the process is killed, before anything of it is done */

@@ -55,6 +55,7 @@ at_every() {
     local folder=$1 old=$2 fault=$3 code=$4 most=$5 n worker got bad=''
     shift 5
     count=$(calls_of "$old" "$fault" "$@")
+    count=${count:-0}
     [ "$most" = 0 ] || count=$most
     for worker in 1 2; do
         (

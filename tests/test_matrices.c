@@ -130,7 +130,7 @@ static void large_matrices_are_cut_in_blocks(void)
 
 /* Bits of the largest finite numbers, of what is not finite, and of others; of bf16 the upper 16. */
 static const uint32_t finite_bits[] = {0x7f7fffff, 0xff7fffff, 0, 0x80000000, 0x00800000, 0x00010001, 0x3f808080};
-static const uint32_t not_finite_bits[] = {0x7f800000, 0xff800000, 0x7fc00000, 0xffffffff, 0x7f810000};
+static const uint32_t not_finite_bits[] = {0x7f800000, 0xff800000, 0x7fc00000, 0xffffffff, 0x7f810000, 0x7f800001};
 
 static void set_number(em_storage storage, void *data, int64_t place, uint32_t bits)
 {
@@ -150,11 +150,11 @@ static void check_put(em_storage storage, bool in_panels, int64_t rows, int64_t 
     char *from = em_alloc(rows * stride, (size_t)size);
     em_matrix_allocate(&m);
     for (int64_t i = 0; i < rows * stride; i++)
-        set_number(storage, from, i, i % stride < cols ? finite_bits[draw_below(7)] : not_finite_bits[draw_below(5)]);
+        set_number(storage, from, i, i % stride < cols ? finite_bits[draw_below(7)] : not_finite_bits[draw_below(6)]);
     CU_ASSERT(em_matrix_put(&m, 0, rows, from, stride));
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < cols; j++) {
-            set_number(storage, from, i * stride + j, not_finite_bits[draw_below(5)]);
+            set_number(storage, from, i * stride + j, not_finite_bits[draw_below(6)]);
             CU_ASSERT_EQUAL(em_matrix_put(&m, 0, rows, from, stride), storage == EM_INT8);
             set_number(storage, from, i * stride + j, finite_bits[draw_below(7)]);
         }

@@ -129,7 +129,7 @@ static void test_gathered(void)
     for (int64_t s = 0; s < SLICES; s++) put_columns(w, &data, ROWS, WIDTH, s * SLICE, (s + 1) * SLICE);
     CU_ASSERT(em_writer_drain(w, &status));
     CU_ASSERT_EQUAL(wrong_in("gathered", data.offset, ROWS * WIDTH), 0);
-    int64_t blocks = SLICES / slices_in_block + 1;   /* each ends within a piece, whose rest is one write more */
+    int64_t blocks = SLICES / slices_in_block + 1;  /* each ends within a piece, whose rest is one write more */
     CU_ASSERT(disk_calls() <= (ROWS + 1) * blocks); /* of 2,048 pieces */
     finish(&bulk, w);
 }

@@ -98,12 +98,12 @@ static volatile uint64_t sink; /* what was computed is used */
 
 /* ---- the probes ---- */
 
-/* Bytes a second: what all cores read together, each its share, as long as the slowest takes; the slowest, and the mean of all. */
+/* Bytes a second. */
 typedef struct reading {
-    double together, slowest, mean;
+    double together;      /* all cores, each its share, as long as the slowest takes: the best of some passes */
+    double slowest, mean; /* of the single cores; of all passes */
 } reading;
 
-/* The best of some passes. */
 static reading read_memory(em_bench *bench)
 {
     enum { PASSES = 6 };
@@ -112,7 +112,7 @@ static reading read_memory(em_bench *bench)
     if (share < STREAMS) share = STREAMS;
     words *memory = em_bench_memory((bench->threads * share + AHEAD + STREAMS) * (int64_t)sizeof(words));
     double bytes = (double)share * sizeof(words), cores = (double)bench->num_ranks * bench->threads;
-    reading best = {0};
+    reading r = {0};
     for (int pass = 0; pass <= PASSES; pass++) {
         double rates = 0, longest = 0, start = em_bench_start(bench);
 #pragma omp parallel num_threads(bench->threads) reduction(+ : rates) reduction(max : longest)
@@ -129,10 +129,13 @@ static reading read_memory(em_bench *bench)
         double together = cores * bytes / em_bench_stop(bench, start);
         longest = em_bench_most(bench, longest);
         rates = em_bench_sum(bench, rates);
-        if (pass > 0 && together > best.together) best = (reading){together, bytes / longest, rates / cores};
+        if (pass == 0) continue;
+        if (together > r.together) r.together = together;
+        r.slowest += bytes / longest / PASSES;
+        r.mean += rates / cores / PASSES;
     }
     free(memory);
-    return best;
+    return r;
 }
 
 double em_probe_read(em_bench *bench)
