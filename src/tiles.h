@@ -16,11 +16,11 @@ enum { EM_BLOCK = 256 };
 
 enum { EM_MAX_WIDTHS = 5, EM_TILE_KINDS = 3, EM_MAX_TILE = 24 * EM_PANEL };
 
-/* out [blocks, panels, width, 16] = the sums over inputs [0, K), block by block, of `panels` neighbouring panels, panel_bytes
- * apart, for `width` rows whose inputs lie beside each other: x [K, width]. Rows wait for the weights, which are called for
- * `ahead` bytes before they are needed; where those of a panel end, `next` bytes further. */
+/* out [blocks, width, panels * 16], rows ldo apart, = (more: +=) the sums over inputs [0, K), block by block, of `panels`
+ * neighbouring panels, panel_bytes apart, for `width` rows whose inputs lie beside each other: x [K, width]. Rows wait for the
+ * weights, which are called for `ahead` bytes before they are needed; where those of a panel end, `next` bytes further. */
 typedef void em_tile(int64_t K, const void *w, int64_t panel_bytes, int64_t ahead, int64_t next, const float *x,
-                     float *out);
+                     bool more, float *out, int64_t ldo);
 
 /* Sums of blocks of inputs on their way to y. */
 typedef struct em_sums {

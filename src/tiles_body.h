@@ -90,7 +90,7 @@ INLINE const char *called_for(const run *r, const char *weights, int64_t k)
 
 /* One block of tile(): inputs [0, K). */
 INLINE void tile_block(em_storage storage, int P, int W, int64_t K, const char *w, const run *r, const float *x,
-                       float *out)
+                       bool more, float *out, int64_t ldo)
 {
     v16 sum[8][12], first[8], second[8], four[8][4];
     int64_t k = 0;
@@ -136,18 +136,22 @@ INLINE void tile_block(em_storage storage, int P, int W, int64_t K, const char *
     UNROLL
     for (int p = 0; p < P; p++) {
         UNROLL
-        for (int t = 0; t < W; t++) *(v16 *)(void *)(out + (p * W + t) * EM_PANEL) = sum[p][t];
+        for (int t = 0; t < W; t++) {
+            v16 *place = (v16 *)(void *)(out + t * ldo + (ptrdiff_t)p * EM_PANEL), before = {0};
+            if (more) before = *place;
+            *place = before + sum[p][t];
+        }
     }
 }
 
 INLINE void tile(em_storage storage, int P, int W, int64_t K, const char *w, int64_t panel_bytes, int64_t ahead,
-                 int64_t next, const float *x, float *out)
+                 int64_t next, const float *x, bool more, float *out, int64_t ldo)
 {
     int64_t input = EM_PANEL * (storage == EM_F32 ? 4 : storage == EM_BF16 ? 2 : 1); /* bytes */
     run r = {.panel_bytes = panel_bytes, .ahead = ahead, .skip = next};
-    for (int64_t k = 0; k < K; k += EM_BLOCK, out += P * W * EM_PANEL) {
+    for (int64_t k = 0; k < K; k += EM_BLOCK, out += W * ldo) {
         r.turn = K - k - r.ahead / input;
-        tile_block(storage, P, W, K - k < EM_BLOCK ? K - k : EM_BLOCK, w + k * input, &r, x + k * W, out);
+        tile_block(storage, P, W, K - k < EM_BLOCK ? K - k : EM_BLOCK, w + k * input, &r, x + k * W, more, out, ldo);
     }
 }
 
@@ -358,9 +362,9 @@ ADD(add_ints, int32_t, i32x16_unaligned)
 
 #define ONE_TILE(storage, W, P, kind)                                                                              \
     static void kind##_##storage##_##W(int64_t K, const void *w, int64_t panel_bytes, int64_t ahead, int64_t next, \
-                                       const float *x, float *out)                                                 \
+                                       const float *x, bool more, float *out, int64_t ldo)                         \
     {                                                                                                              \
-        tile(storage, P, W, K, w, panel_bytes, ahead, next, x, out);                                               \
+        tile(storage, P, W, K, w, panel_bytes, ahead, next, x, more, out, ldo);                                    \
     }
 #define PAIR(P) ((P) < 2 ? (P) : 2)
 #define THREE_TILES(storage, W, P)      \
