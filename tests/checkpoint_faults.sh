@@ -111,7 +111,7 @@ done
 judge 'killed at a rename' kill-rename '137 0' 'same none'
 judge 'killed at an fdatasync' kill-fdatasync 137 'same none'
 judge 'killed at an fsync' kill-fsync 137 'same none'
-judge 'killed at a fallocate' kill-fallocate 137 'same none'
+judge 'killed at a fallocate' kill-fallocate '137 0' 'same none'
 
 # With a trace, which is written at the same time.
 traced=("${kept[@]}" "${often[@]}" --trace t.h5 --trace-only router_probs)
