@@ -1,8 +1,8 @@
 #!/bin/bash
 # tests/ends.sh: how jobs end when something goes wrong: a rank killed, stopped or gone, its memory exhausted, mpirun or a daemon
-# killed, a host cut off; on one host, and on three made of namespaces. Each must end in 15 s with an exit code other than 0
-# and a message that says which rank or host, leave no process, and a trace that holds what it says it holds. Prints the
-# table of faults that tests/faults.md keeps.
+# killed, a host cut off; on one host, and on three made of namespaces. Each must end in 15 s (one, before the
+# run begins, in 25) with an exit code other than 0 and a message that says which rank or host, leave no process, and a trace that
+# holds what it says it holds. Prints the table of faults that tests/faults.md keeps.
 #
 #   ends.sh PROGRAM SOURCES SCRATCH
 # shellcheck source=common.sh
