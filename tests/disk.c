@@ -1,13 +1,17 @@
 #include "disk.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -25,12 +29,37 @@ long disk_calls(void)
     return atomic_load(&calls);
 }
 
+static void copy(const char *name, int folder)
+{
+    int from = open(name, O_RDONLY | O_CLOEXEC), to = openat(folder, name, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    ssize_t some = 1;
+    while (from >= 0 && to >= 0 && some > 0) some = copy_file_range(from, NULL, to, NULL, SIZE_MAX >> 1, 0);
+    if (some != 0) abort();
+    close(from);
+    close(to);
+}
+
+/* The files that are in the working folder. Other threads' writes wait. */
+static void keep_files(long number)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%ld", faults.keep, number);
+    int folder = mkdir(path, 0700) == 0 ? open(path, O_DIRECTORY | O_CLOEXEC) : -1;
+    DIR *here = opendir(".");
+    if (folder < 0 || !here) abort();
+    for (struct dirent *entry; (entry = readdir(here));)
+        if (entry->d_type == DT_REG) copy(entry->d_name, folder);
+    closedir(here);
+    close(folder);
+}
+
 /* The number of a call of the kind that faults are for; else 0. */
 static long count(disk_call call)
 {
     if (call != faults.call) return 0;
     long number = atomic_fetch_add(&calls, 1) + 1;
     if (number == faults.kill) kill(getpid(), SIGKILL);
+    if (faults.keep) keep_files(number);
     return number;
 }
 
@@ -55,13 +84,23 @@ static ssize_t write_wrong(int file, const char *data, size_t bytes, off_t offse
 
 /* ---- in place of the C library's ---- */
 
-ssize_t pwrite(int file, const void *data, size_t bytes, off_t offset)
+static ssize_t write_at(int file, const void *data, size_t bytes, off_t offset)
 {
-    if (faults.slow > 0) usleep((useconds_t)faults.slow);
     long number = count(DISK_PWRITE);
     if (is_full(number)) return -1;
     if (faults.wrong > 0 && number == faults.wrong) return write_wrong(file, data, bytes, offset);
     return syscall(SYS_pwrite64, file, data, bytes, offset);
+}
+
+ssize_t pwrite(int file, const void *data, size_t bytes, off_t offset)
+{
+    static pthread_mutex_t one_by_one = PTHREAD_MUTEX_INITIALIZER;
+    if (faults.slow > 0) usleep((useconds_t)faults.slow);
+    if (!faults.keep) return write_at(file, data, bytes, offset);
+    pthread_mutex_lock(&one_by_one);
+    ssize_t written = write_at(file, data, bytes, offset);
+    pthread_mutex_unlock(&one_by_one);
+    return written;
 }
 
 int fsync(int file)
@@ -122,6 +161,7 @@ __attribute__((constructor)) static void read_variable(void)
     faults.wrong = number_after(text, "wrong=");
     faults.at = number_after(text, "at=");
     faults.tell = getenv("DISK_TELL");
+    faults.keep = getenv("DISK_KEEP");
 }
 
 __attribute__((destructor)) static void tell_calls(void)
