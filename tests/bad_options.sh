@@ -7,6 +7,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh" "$@"
 
 tiny=(--preset tiny --num-layers 2)
+ranks='1 2' # and some at 4
 
 # ---- commands ----
 refuse 64 'which command' --
