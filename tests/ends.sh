@@ -125,7 +125,7 @@ within=25 ends gone 'rank 2 of 3 leaves before it begins (exit code 0)' 70 '^exp
 
 # Too little memory for one rank: for MPI, told before it begins (a rank that leaves while others come together once made
 # mpirun end with 141, SIGPIPE, in 50 times); for the model, told before anything is allocated.
-for memory in 50000 150000 300000 450000 500000; do
+for memory in 50000 150000 300000 450000; do
     codes=65 word='^expertmesh: the model does not fit: rank 1 on .* ulimit -v'
     if [ "$memory" -le 300000 ]; then codes='65|141' word='^expertmesh: rank 1 on .* may still map .*ulimit -v'; fi
     limited=(1 "$memory")
