@@ -17,9 +17,7 @@ typedef struct disk_faults {
     long wrong;       /* one byte of this write is another */
     long at;          /* after so many hundredths of it; 0: half */
     const char *tell; /* at the end, write their number to this file (DISK_TELL); NULL: do not */
-    const char
-        *keep; /* before each, copy what is in the working folder to this one under its number (DISK_KEEP): what a
-                         process that is killed there leaves; NULL: do not */
+    const char *keep; /* before each, copy what is in the working folder to NUMBER in this one (DISK_KEEP) */
 } disk_faults;
 
 /* Change it while no other thread writes; the count begins anew. */

@@ -49,14 +49,13 @@ calls_of() {
     rm -r count
 }
 
-# at_every FOLDER OLD FAULT CODE MOST COMMAND...: the fault at the first such call, the second, ..., to the MOSTth (0: to the
-# last; and once beyond, where nothing may happen); each must end with CODE. Two at a time. The count in $count.
+# at_every FOLDER OLD FAULT CODE COMMAND...: the fault at the first such call, the second, ..., to the last; and once beyond, where
+# nothing may happen; each must end with CODE. Two at a time. The count in $count.
 at_every() {
-    local folder=$1 old=$2 fault=$3 code=$4 most=$5 n worker got bad=''
-    shift 5
+    local folder=$1 old=$2 fault=$3 code=$4 n worker got bad=''
+    shift 4
     count=$(calls_of "$old" "$fault" "$@")
     count=${count:-0}
-    [ "$most" = 0 ] || count=$most
     for worker in 1 2; do
         (
             export OMPI_MCA_orte_tmpdir_base=$session/$worker
@@ -65,11 +64,9 @@ at_every() {
         ) 2>/dev/null &
     done
     wait
-    if [ "$most" = 0 ]; then
-        fault_at "$folder" "$old" "$fault" $((count + 1)) "$@"
-        got=$(cat "$folder/$((count + 1))/code")
-        if [ "$got" != 0 ]; then bad="exit code $got with no fault at all"; fi
-    fi
+    fault_at "$folder" "$old" "$fault" $((count + 1)) "$@"
+    got=$(cat "$folder/$((count + 1))/code")
+    if [ "$got" != 0 ]; then bad="exit code $got with no fault at all"; fi
     for ((n = 1; n <= count; n++)); do
         got=$(cat "$folder/$n/code")
         if [ "$got" != "$code" ]; then bad+="${bad:+$'\n'}at number $n: exit code $got, $(tail -n 1 "$folder/$n/err")"; fi
@@ -102,7 +99,7 @@ kept_at_every() {
 judge() {
     local kind=$1 old=$2 full=whole.h5 seen
     if [ "$kind" = traces ]; then full=full.h5; fi
-    case $3 in *steps/*) full=steps.h5 ;; esac
+    case $3 in *steps*) full=steps.h5 ;; esac
     shift 2
     if ! seen=$("$python" "$sources/tests/faults.py" "$kind" "$full" "$old" "$@" 2>&1); then
         fail "what was left by $1 ..." "a valid file, or none" "$seen"
@@ -127,7 +124,7 @@ one_message() {
 }
 
 # ---- killed at every write ----
-at_every kill old.h5=t.h5 kill=N 137 0 "${run[@]}" --force
+at_every kill old.h5=t.h5 kill=N 137 "${run[@]}" --force
 writes=$count
 judge traces old.h5 kill/*
 for state in older '0 layers' '1 layers' '2 layers' '2 layers, tokens' '2 layers, tokens, complete'; do
@@ -137,7 +134,7 @@ done
 steps=("${run[@]}" --generate 4 --prefill-chunk 2)
 well "${steps[@]}"
 mv t.h5 steps.h5
-at_every kill-steps - kill=N 137 0 "${steps[@]}"
+at_every kill-steps - kill=N 137 "${steps[@]}"
 kept_at_every slow-steps slow=2000 "${steps[@]}"
 for loop in kill-steps slow-steps; do
     judge traces - $loop/*
@@ -146,36 +143,36 @@ for loop in kill-steps slow-steps; do
     done
 done
 for call in rename fdatasync fallocate; do
-    at_every kill-$call - call=$call,kill=N 137 0 "${run[@]}"
+    at_every kill-$call - call=$call,kill=N 137 "${run[@]}"
 done
 judge traces - kill-rename/* kill-fdatasync/* kill-fallocate/*
 has none 'a first run killed before its trace has its name'
 
-at_every kill-init older.h5=w.h5 kill=N 137 0 "${init[@]}" --force
+at_every kill-init older.h5=w.h5 kill=N 137 "${init[@]}" --force
 judge weights older.h5 kill-init/*
 has older 'init killed at every write'
 kept_at_every kept-init '' "${init[@]}"
 for call in rename fdatasync fallocate; do
-    at_every kill-init-$call - call=$call,kill=N 137 0 "${init[@]}"
+    at_every kill-init-$call - call=$call,kill=N 137 "${init[@]}"
 done
 judge weights - kept-init/* kill-init-rename/* kill-init-fdatasync/* kill-init-fallocate/*
 has none 'init killed at every write'
 has whole 'init killed at every write'
 
 # ---- a disk that is full from each write on ----
-at_every full - full=N 73 0 "${run[@]}"
+at_every full - full=N 73 "${run[@]}"
 one_message $(seq -f 'full/%.0f' "$count")
 for call in fallocate fdatasync rename; do
-    at_every full-$call - call=$call,full=N 73 0 "${run[@]}"
+    at_every full-$call - call=$call,full=N 73 "${run[@]}"
     one_message $(seq -f "full-$call/%.0f" "$count")
 done
 judge traces - full/* full-fallocate/* full-fdatasync/* full-rename/*
 for state in none '0 layers' '1 layers' '2 layers' '2 layers, tokens'; do has "$state" 'a run on a full disk'; done
 
-at_every full-init - full=N 73 0 "${init[@]}"
+at_every full-init - full=N 73 "${init[@]}"
 one_message $(seq -f 'full-init/%.0f' "$count")
 for call in fallocate fdatasync rename; do
-    at_every full-init-$call - call=$call,full=N 73 0 "${init[@]}"
+    at_every full-init-$call - call=$call,full=N 73 "${init[@]}"
     one_message $(seq -f "full-init-$call/%.0f" "$count")
 done
 judge weights - full-init/* full-init-fallocate/* full-init-fdatasync/* full-init-rename/*

@@ -13,7 +13,7 @@ typedef void sgemm_call(int order, int a_form, int b_form, int m, int n, int k, 
 typedef void threads_call(int count);
 
 typedef struct blas {
-    void *library;
+    void *handle;
     sgemm_call *sgemm; /* NULL: not here */
     threads_call *use_threads;
 } blas;
@@ -30,37 +30,31 @@ static void name_the_processor(void)
 /* All ranks have it, or none uses it. Closed after each use: its buffers would count in a model's peak of memory. */
 static blas open_blas(const em_bench *bench)
 {
-    static bool asked;
-    if (!asked) name_the_processor();
-    blas b = {.library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL)};
-    if (b.library) {
+    static bool missed;
+    name_the_processor();
+    blas b = {.handle = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL)};
+    if (b.handle) {
         /* POSIX lets a function be found as an object (dlsym) */
-        *(void **)&b.sgemm = dlsym(b.library, "cblas_sgemm");
-        *(void **)&b.use_threads = dlsym(b.library, "openblas_set_num_threads");
+        *(void **)&b.sgemm = dlsym(b.handle, "cblas_sgemm");
+        *(void **)&b.use_threads = dlsym(b.handle, "openblas_set_num_threads");
     }
     int found = b.sgemm && b.use_threads;
     MPI_Allreduce(MPI_IN_PLACE, &found, 1, MPI_INT, MPI_MIN, bench->comm);
-    if (!found) b.sgemm = NULL;
-    if (!found && !asked)
+    if (found) return b;
+    if (!missed)
         em_bench_say(bench, "libopenblas.so.0 is not here (Debian: libopenblas0-pthread): there is no sgemm to compare "
                             "with");
-    asked = true;
-    return b;
-}
-
-static void close_blas(const blas *b)
-{
-    if (b->library) dlclose(b->library);
+    missed = true;
+    if (b.handle) dlclose(b.handle);
+    return (blas){0};
 }
 
 double em_probe_sgemm(em_bench *bench, int64_t T, int64_t N, int64_t K)
 {
     enum { PASSES = 4 };
+    if (N > INT32_MAX || K > INT32_MAX) return (double)NAN;
     blas b = open_blas(bench);
-    if (!b.sgemm || N > INT32_MAX || K > INT32_MAX) {
-        close_blas(&b);
-        return (double)NAN;
-    }
+    if (!b.sgemm) return (double)NAN;
     float *x = em_bench_memory(T * K * (int64_t)sizeof(float)), *y = em_bench_memory(T * N * (int64_t)sizeof(float));
     float *w = em_bench_memory(N * K * (int64_t)sizeof(float)), factor = (float)(1 + em_bench_draw(bench) % 7);
     double least = 0;
@@ -76,6 +70,6 @@ double em_probe_sgemm(em_bench *bench, int64_t T, int64_t N, int64_t K)
     free(x);
     free(y);
     free(w);
-    close_blas(&b);
+    dlclose(b.handle);
     return 2.0 * (double)T * (double)N * (double)K * bench->num_ranks / least;
 }
