@@ -6,23 +6,25 @@
 #   checkpoints.sh PROGRAM SOURCES SCRATCH
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh" "$@"
+# shellcheck source=traces.sh
+. "$(dirname "${BASH_SOURCE[0]}")/traces.sh"
 need h5diff pgrep
 export OMPI_MCA_btl_vader_backing_directory=$session # what a killed rank cannot remove lies there
 
 # What a run printed of the tokens and of what may follow.
 told() { sed -n '/^generated/,/^$/p; /^likeliest/,/^$/p' "$1" | grep .; }
 
+compared() { "$program" compare whole.h5 "$1" | tee "$logs/compared"; }
+
 # same_as_whole WHAT OUT [TRACE]: against whole.out and whole.h5.
 same_as_whole() {
-    local quantity quantities
+    local quantities
     check "$1" 'the tokens of a run that was never stopped' diff <(told whole.out) <(told "$2")
     if [ -z "${3-}" ]; then return; fi
-    check "$1" 'the trace of a run that was never stopped' "$program" compare whole.h5 "$3"
-    quantities=$("$program" compare whole.h5 "$3" | awk '$NF == "same" { print $1 }')
+    check "$1" 'the trace of a run that was never stopped' compared "$3"
+    quantities=$(awk '$NF == "same" { print $1 }' "$logs/compared" | sort)
     check "$1" 'expert_load among what is compared' grep -qx expert_load <<<"$quantities"
-    for quantity in $quantities; do
-        check "$1: $quantity" 'the same bits' h5diff whole.h5 "$3" "/$quantity" "/$quantity"
-    done
+    check "$1" 'the same bits' diff <(echo "$quantities") <(alike whole.h5 "$3" | grep -Fx "$quantities")
 }
 
 # ---- stopped at every step ----

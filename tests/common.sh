@@ -26,10 +26,6 @@ export OMP_WAIT_POLICY=passive
 # so those of two tests at once must not share Open MPI's folder; its path must be short.
 export OMPI_MCA_ess_singleton_isolated=1
 session=$(mktemp -d "${TMPDIR:-/tmp}/expertmesh-XXXXXX") || exit
-# Thousands of starts: each loads whatever plug-ins there are, for displays, adapters and files that no test has. Without these it
-# takes a sixth less time. A name that another Open MPI does not know changes nothing.
-export HWLOC_PLUGINS_PATH=/nonexistent OMPI_MCA_btl='^ofi,openib,usnic' OMPI_MCA_coll='^adapt,han,monitoring' \
-    OMPI_MCA_osc='^monitoring,pt2pt,ucx' OMPI_MCA_shmem='^posix,sysv' OMPI_MCA_reachable='^netlink' OMPI_MCA_io='^romio321'
 export OMPI_MCA_orte_tmpdir_base=$session
 clean_up() { rm -rf -- "${session:?}"; }
 trap clean_up EXIT

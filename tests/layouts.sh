@@ -58,13 +58,12 @@ weights_in() { sed -n '/^weights held/,/^owned/p' "$1"; }
 rows_in() { sed -n '/^rows between ranks/,/^$/p' "$1"; }
 by_layer() { sed -n '/^per layer/,/^$/p' "$1" | awk '/^ +[0-9]/ { print $1, $(NF - 2), $(NF - 1), $NF }'; }
 held() { sed -n '/^weights held/,/^owned/p' "$1" | tr -d , | awk '$1 ~ /^[0-9]+$/ { print $2 + $3 }'; }
-allocated() { # what each rank of the trace allocated for weights
+# What the trace tells: the bytes of weights that each rank allocated, and dispatch_rows, summed over layers.
+traced() {
     "$python" -c 'import h5py, sys
-for one in h5py.File(sys.argv[1])["memory_bytes"][:]: print(one[0])' "$1"
-}
-dispatched() { # what the trace's dispatch_rows are, summed over layers
-    "$python" -c 'import h5py, sys
-print("\n".join(" ".join(map(str, row)) for row in h5py.File(sys.argv[1])["dispatch_rows"][:].sum(0)))' "$1"
+trace = h5py.File(sys.argv[1])
+print("\n".join(str(one[0]) for one in trace["memory_bytes"][:]))
+print("\n".join(" ".join(map(str, row)) for row in trace["dispatch_rows"][:].sum(0)))' "$1"
 }
 told() { sed -n '/^rows dispatched/,/^$/p' "$1" | awk '/^ +[0-9]/ { $1 = ""; print substr($0, 2) }' | tr -d ,; }
 
@@ -78,8 +77,8 @@ counted() {
     check "rows on $1 ranks, ${*:4}" 'counts that are there' test -n "$(rows_in run.out)"
     check "rows on $1 ranks, ${*:4}" 'exact counts' grep -q '^these counts are exact' "$logs/out"
     if [ -n "$python" ]; then
-        check "memory_bytes on $1 ranks, ${*:4}" 'the bytes of --layout-only' diff <(allocated "$3") <(held "$logs/out")
-        check "dispatch_rows on $1 ranks, ${*:4}" 'the rows of --layout-only' diff <(dispatched "$3") <(told "$logs/out")
+        check "memory_bytes and dispatch_rows on $1 ranks, ${*:4}" 'the bytes and rows of --layout-only' \
+            diff <(traced "$3") <(held "$logs/out" && told "$logs/out")
     fi
 }
 
