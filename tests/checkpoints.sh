@@ -7,7 +7,7 @@
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh" "$@"
 # shellcheck source=traces.sh
-. "$(dirname "${BASH_SOURCE[0]}")/traces.sh"
+. "$sources/tests/traces.sh"
 need h5diff pgrep
 export OMPI_MCA_btl_vader_backing_directory=$session # what a killed rank cannot remove lies there
 
