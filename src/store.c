@@ -13,7 +13,8 @@
 struct em_store {
     char *path;
     hid_t file;
-    int raw; /* the same file, for reading contiguous datasets in place; -1: none */
+    hid_t transfer; /* properties of reads and writes through the library */
+    int raw;        /* the same file, for reading contiguous datasets in place; -1: none */
 };
 
 /* ---- types and descriptions ---- */
@@ -161,11 +162,17 @@ static void prepare_library(void)
 
 /* ---- files ---- */
 
+enum { CONVERTED = 1 << 16 }; /* bytes at a time */
+
 static em_store *new_store(const char *path, hid_t file)
 {
     em_store *store = em_zeroed(1, sizeof *store);
     store->path = em_text("%s", path);
     store->file = file;
+    /* Text and other numbers are converted in two buffers that the library clears for each call, by itself 1 MB each: fresh
+     * memory, which takes longer than all else that creating a trace does. */
+    store->transfer = H5Pcreate(H5P_DATASET_XFER);
+    H5Pset_buffer(store->transfer, CONVERTED, NULL, NULL);
     store->raw = -1;
     return store;
 }
@@ -239,6 +246,7 @@ bool em_store_close(em_store *store, em_status *status)
     bool good = H5Fflush(store->file, H5F_SCOPE_GLOBAL) >= 0;
     if (!good) hdf5_failed(status, EM_CANNOT_WRITE, store->path, "cannot be written");
     if (H5Fclose(store->file) < 0 && good) good = hdf5_failed(status, EM_CANNOT_WRITE, store->path, "cannot be closed");
+    H5Pclose(store->transfer);
     if (store->raw >= 0) close(store->raw);
     free(store->path);
     free(store);
@@ -414,7 +422,7 @@ static bool add_list(em_store *store, const char *name, em_type type, int64_t co
     em_dataset dataset = {.type = type, .rank = 1, .dims = {count}};
     snprintf(dataset.name, sizeof dataset.name, "/%s", name);
     hid_t memory = hdf5_type(type), data = create_dataset(store, &dataset);
-    bool good = data >= 0 && H5Dwrite(data, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0 &&
+    bool good = data >= 0 && H5Dwrite(data, memory, H5S_ALL, H5S_ALL, store->transfer, values) >= 0 &&
                 (!scale || H5DSset_scale(data, name) >= 0);
     if (!good) hdf5_failed(status, EM_CANNOT_WRITE, store->path, name);
     if (data >= 0) H5Dclose(data);
@@ -607,7 +615,7 @@ static bool read_slab(em_store *store, const em_dataset *dataset, const hsize_t 
     hid_t type = memory_type < 0 ? H5Dget_type(data) : H5Tcopy(memory_type);
     bool good = data >= 0 &&
                 (dataset->rank == 0 || H5Sselect_hyperslab(from, H5S_SELECT_SET, start, NULL, count, NULL) >= 0) &&
-                H5Dread(data, type, to, from, H5P_DEFAULT, out) >= 0;
+                H5Dread(data, type, to, from, store->transfer, out) >= 0;
     if (!good) hdf5_failed(status, EM_BAD_DATA, store->path, dataset->name);
     H5Tclose(type);
     H5Sclose(to);
