@@ -51,6 +51,16 @@ typedef struct look {
     int64_t ldq;
 } look;
 
+/* A weight of 0 keeps out the value of a later token, unless that is NaN or infinite: of a row whose sum is not finite, the sum over
+ * its own past alone. */
+static void sum_past_alone(int64_t past, const em_cache *cache, int64_t layer, const look *l, const float *scores,
+                           int64_t width, float *sum)
+{
+    if (em_first_not_finite(cache->key_size, sum) < 0) return;
+    em_panel_product(1, cache->value_panels, past, em_cache_values(cache, layer, l->sequence, l->kv_head),
+                     em_cache_room(cache, l->sequence) * EM_PANEL, scores, width, sum, cache->value_panels * EM_PANEL);
+}
+
 /* scores: room for [rows, positions in whole panels]; sums: for [rows, C in whole panels]. */
 static void attend_rows(const em_attention *a, const em_cache *cache, int64_t layer, const look *l, float *scores,
                         float *sums)
@@ -63,7 +73,11 @@ static void attend_rows(const em_attention *a, const em_cache *cache, int64_t la
     for (int64_t r = 0; r < l->rows; r++) weigh(a->config, l->first + r / l->heads + 1, width, scores + r * width);
     em_panel_product(l->rows, cache->value_panels, seen, em_cache_values(cache, layer, l->sequence, l->kv_head),
                      em_cache_room(cache, l->sequence) * EM_PANEL, scores, width, sums, value_width);
-    for (int64_t r = 0; r < l->rows; r++) memcpy(l->z + r * l->ldq, sums + r * value_width, (size_t)C * sizeof(float));
+    for (int64_t r = 0; r < l->rows; r++) {
+        int64_t past = l->first + r / l->heads + 1;
+        if (past < seen) sum_past_alone(past, cache, layer, l, scores + r * width, width, sums + r * value_width);
+        memcpy(l->z + r * l->ldq, sums + r * value_width, (size_t)C * sizeof(float));
+    }
 }
 
 /* The query heads here that share a key/value head, by place: those from `begin` on, which follow each other. */
