@@ -36,7 +36,11 @@ static void add_token(em_batch *batch, int32_t token)
 static void end_sequence(em_batch *batch)
 {
     int64_t ends = batch->num_sequences + 1;
-    batch->first_token = em_grow(batch->first_token, batch->num_sequences > 0 ? ends : 0, ends + 1, sizeof(int64_t));
+    if (ends >= batch->ends_room) {
+        batch->ends_room = 2 * ends + 16;
+        batch->first_token =
+            em_grow(batch->first_token, batch->num_sequences > 0 ? ends : 0, batch->ends_room, sizeof(int64_t));
+    }
     batch->first_token[0] = 0;
     batch->first_token[ends] = batch->num_tokens;
     batch->num_sequences = ends;

@@ -3,6 +3,7 @@
 #include "json.h"
 
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -264,8 +265,9 @@ static bool check_ranges(em_config *config, const char *source, int code, em_sta
                                largest);
         } else if (field->type == EM_FIELD_REAL) {
             double value = *em_config_real(config, field);
-            if (!isfinite(value) || value <= 0)
-                return em_fail(status, code, "%s: %s is %g, but must be above 0", source, field->name, value);
+            if (!((float)value > 0 && (float)value <= FLT_MAX))
+                return em_fail(status, code, "%s: %s is %g, but must be above 0 and a float32", source, field->name,
+                               value);
         }
     }
     return true;

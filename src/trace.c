@@ -33,12 +33,13 @@ bool em_output_check(const char *path, bool force, em_status *status)
 
 /* ---- creating ---- */
 
-/* Places of the kept things among all; returns how many are kept. */
-static int64_t place_kept(int64_t all, const int64_t *kept, int64_t num_kept, int64_t *place)
+/* Places of the kept things among all. */
+static int64_t *place_kept(int64_t all, const int64_t *kept, int64_t num_kept)
 {
+    int64_t *place = em_alloc(all, sizeof *place);
     for (int64_t i = 0; i < all; i++) place[i] = kept ? -1 : i;
     for (int64_t i = 0; kept && i < num_kept; i++) place[kept[i]] = i;
-    return kept ? num_kept : all;
+    return place;
 }
 
 static bool open_file(em_trace *trace, const char *path, em_status *status)
@@ -86,44 +87,44 @@ static void create_file(em_trace *trace, const em_trace_request *request, const 
     free(partial);
 }
 
+/* What a request keeps, counted. */
+static em_trace counted(const em_trace_request *request, const em_config *config, int num_ranks)
+{
+    return (em_trace){.num_ranks = num_ranks,
+                      .places = num_ranks,
+                      .wanted = request->wanted,
+                      .config = *config,
+                      .rows = request->rows,
+                      .weights_bytes = request->weights_bytes,
+                      .steps = request->steps,
+                      .kept_layers = request->layers ? request->num_layers : config->num_layers,
+                      .kept_tokens = request->tokens ? request->num_tokens : request->rows,
+                      .bulk = {.file = -1}};
+}
+
 /* What a request keeps, without a file. Freed with em_trace_free. */
 em_trace *em_trace_new(const em_trace_request *request, const em_config *config, int num_ranks)
 {
-    em_trace *trace = em_zeroed(1, sizeof *trace);
-    trace->num_ranks = trace->places = num_ranks;
+    em_trace *trace = em_alloc(1, sizeof *trace);
+    *trace = counted(request, config, num_ranks);
     trace->path = em_text("%s", request->path);
-    trace->wanted = request->wanted;
-    trace->config = *config;
-    trace->rows = request->rows;
-    trace->weights_bytes = request->weights_bytes;
-    trace->steps = request->steps;
-    trace->bulk.file = -1;
-    trace->layer_place = em_alloc(config->num_layers, sizeof(int64_t));
-    trace->token_place = em_alloc(request->rows, sizeof(int64_t));
-    trace->kept_layers = place_kept(config->num_layers, request->layers, request->num_layers, trace->layer_place);
-    trace->kept_tokens = place_kept(request->rows, request->tokens, request->num_tokens, trace->token_place);
+    trace->layer_place = place_kept(config->num_layers, request->layers, request->num_layers);
+    trace->token_place = place_kept(request->rows, request->tokens, request->num_tokens);
     return trace;
-}
-
-/* Bytes of what a trace records. */
-static int64_t bytes_of(const em_trace *trace)
-{
-    int64_t sum = 0;
-    for (em_quantity q = 0; q < EM_NUM_QUANTITIES; q++) {
-        int64_t bytes = (int64_t)em_type_bytes(em_quantities[q].type);
-        for (int i = 0; i < em_quantities[q].num_axes; i++)
-            bytes *= em_trace_axis_size(trace, em_quantities[q].axis[i]);
-        if (em_trace_keeps(trace, q)) sum += bytes;
-    }
-    return sum;
 }
 
 int64_t em_trace_bytes(const em_trace_request *request, const em_config *config, int num_ranks)
 {
-    em_trace *trace = em_trace_new(request, config, num_ranks);
-    int64_t bytes = bytes_of(trace);
-    em_trace_free(trace);
-    return bytes;
+    const double most = 1e17; /* still a number where it is added to others */
+    em_trace trace = counted(request, config, num_ranks);
+    double sum = 0;
+    for (em_quantity q = 0; q < EM_NUM_QUANTITIES; q++) {
+        double bytes = (double)em_type_bytes(em_quantities[q].type);
+        for (int i = 0; i < em_quantities[q].num_axes; i++)
+            bytes *= (double)em_trace_axis_size(&trace, em_quantities[q].axis[i]);
+        if (em_trace_keeps(&trace, q)) sum += bytes;
+    }
+    return (int64_t)(sum < most ? sum : most);
 }
 
 int64_t em_trace_queue(const em_trace_request *request, const em_config *config, int num_ranks)

@@ -316,6 +316,25 @@ static void prompts_are_no_longer_than_a_sequence(void)
     em_batch_free(&batch);
 }
 
+/* Each time the ends of prompts move, all of them are copied. */
+static void ends_move_seldom(void)
+{
+    enum { PROMPTS = 10000, SELDOM = 20 };
+    em_batch batch = {0};
+    em_status status = {0};
+    int64_t room = 0, moves = 0;
+    for (int64_t i = 0; i < PROMPTS; i++) {
+        em_batch_add_text(&batch, "ab", 2, "--prompt", EM_USAGE, &status);
+        moves += batch.ends_room != room;
+        room = batch.ends_room;
+    }
+    CU_ASSERT(moves <= SELDOM);
+    CU_ASSERT(room > PROMPTS);
+    CU_ASSERT_EQUAL(batch.num_sequences, PROMPTS);
+    for (int64_t i = 0; i <= PROMPTS; i++) CU_ASSERT_EQUAL(batch.first_token[i], 2 * i);
+    em_batch_free(&batch);
+}
+
 int main(int argc, char **argv)
 {
     static const suite_test tests[] = {
@@ -335,6 +354,7 @@ int main(int argc, char **argv)
         {"files that cannot be read are missing input", files_that_cannot_be_read_are_missing_input},
         {"tokens are in the vocabulary", tokens_are_in_the_vocabulary},
         {"prompts are no longer than a sequence", prompts_are_no_longer_than_a_sequence},
+        {"ends move seldom", ends_move_seldom},
         {NULL, NULL},
     };
     int code = suite_main(argc, argv, "batch", tests);

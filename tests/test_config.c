@@ -459,7 +459,7 @@ static void counts_are_at_least_one(void)
 
 static void reals_are_finite_and_above_zero(void)
 {
-    static const double bad[] = {0, -0.0, -1, NAN, INFINITY, -INFINITY};
+    static const double bad[] = {0, -0.0, -1, NAN, INFINITY, -INFINITY, 1e39, 1e-60}; /* as float32, too */
     for (int f = 0; f < EM_NUM_CONFIG_FIELDS; f++)
         for (size_t i = 0; em_config_fields[f].type == EM_FIELD_REAL && i < sizeof bad / sizeof *bad; i++) {
             em_config config = em_preset_find("tiny")->config;

@@ -10,12 +10,13 @@ extern "C" {
 
 /* Every rank holds the whole of it: three ints a token. */
 typedef struct em_batch {
-    int64_t num_tokens, room; /* T */
-    int32_t *token_id;        /* [T] */
-    int32_t *sequence;        /* [T] which prompt a token belongs to, from 0 */
-    int32_t *position;        /* [T] its place in it, from 0 */
-    int64_t num_sequences;    /* runs: prompts, or the parts of sequences that one step runs */
-    int64_t *first_token;     /* [num_sequences + 1] */
+    int64_t num_tokens;      /* T */
+    int64_t room, ends_room; /* how many tokens, and how many of first_token, there is memory for */
+    int32_t *token_id;       /* [T] */
+    int32_t *sequence;       /* [T] which prompt a token belongs to, from 0 */
+    int32_t *position;       /* [T] its place in it, from 0 */
+    int64_t num_sequences;   /* runs: prompts, or the parts of sequences that one step runs */
+    int64_t *first_token;    /* [num_sequences + 1] */
 } em_batch;
 
 void em_batch_free(em_batch *batch);
