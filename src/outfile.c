@@ -3,24 +3,51 @@
 #include "expertmesh/trace.h"
 
 #include <errno.h>
+#include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-static bool same_file(const char *a, const char *b)
+/* One file, that is there or will be? */
+static bool one_file(const char *a, const char *b)
 {
-    struct stat one, other;
-    return stat(a, &one) == 0 && stat(b, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+    struct stat x, y;
+    if (!a || !b) return false;
+    bool there = stat(a, &x) == 0;
+    if (there != (stat(b, &y) == 0)) return false;
+    if (!there) { /* the same name in the same folder */
+        char *in_a = em_text("%s", a), *in_b = em_text("%s", b), *name_a = em_text("%s", a), *name_b = em_text("%s", b);
+        bool same = strcmp(basename(name_a), basename(name_b)) == 0 && stat(dirname(in_a), &x) == 0 &&
+                    stat(dirname(in_b), &y) == 0;
+        free(in_a);
+        free(in_b);
+        free(name_a);
+        free(name_b);
+        if (!same) return false;
+    }
+    return x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+bool em_outfile_over(const char *path, const char *other)
+{
+    char *partial = em_text("%s.partial", path);
+    bool over = one_file(path, other) || one_file(partial, other);
+    free(partial);
+    return over;
+}
+
+bool em_outfile_spare(const char *path, const char *input, em_status *status)
+{
+    return !em_outfile_over(path, input) ||
+           em_fail(status, EM_CANNOT_WRITE, "-o %s would replace %s, which is read; name another file", path, input);
 }
 
 bool em_outfile_check(const em_call *call, const char *path, em_status *status)
 {
     int files = call->command->words ? 1 : call->num_arguments;
     for (int i = 0; i < files; i++)
-        if (same_file(call->argument[i], path))
-            return em_fail(status, EM_CANNOT_WRITE, "-o %s would replace the trace %s; name another file", path,
-                           call->argument[i]);
+        if (!em_outfile_spare(path, call->argument[i], status)) return false;
     return em_output_check(path, em_option_value(call, "force") != NULL, status);
 }
 

@@ -4,7 +4,14 @@
 
 #include "options.h"
 
-/* May the file be written, by --force and its folder? Never in the place of a file that the call reads. */
+/* Does writing to path, by way of path.partial, write over another file, which is there or will be, however the two are spelt?
+ * other: NULL: there is none. */
+bool em_outfile_over(const char *path, const char *other);
+
+/* A file that is read must not be written over. input: NULL: none is. */
+bool em_outfile_spare(const char *path, const char *input, em_status *status);
+
+/* May the file be written, by --force and its folder? Never over a file that is an argument of the call. */
 bool em_outfile_check(const em_call *call, const char *path, em_status *status);
 
 /* Writes what the file holds. A failed write may be left to em_outfile_write, which sees it in ferror(out). */

@@ -241,7 +241,15 @@ refuse 73 'c.h5' 'is there already' -- run "${mix[@]}" --checkpoint c.h5
 refuse 73 'none/c.h5' 'its folder' -- run "${mix[@]}" --checkpoint none/c.h5
 refuse 73 'f.h5' 'is there already' -- "${again[@]}" --checkpoint f.h5
 refuse 73 'would replace' -- run --weights w.h5 --tokens 1 --checkpoint w.h5 --force
-refuse 64 'one file' -- run "${mix[@]}" --trace x.h5 --checkpoint x.h5
+# However their paths are written, whether they are there or not.
+refuse 64 '--checkpoint' '--trace' 'over each other' -- run "${mix[@]}" --trace x.h5 --checkpoint x.h5
+refuse 64 '--trace' 'over each other' -- run "${mix[@]}" --trace "$PWD/x.h5" --checkpoint ./x.h5
+ranks=1 refuse 64 '--trace' 'over each other' -- run "${mix[@]}" --trace x.h5.partial --checkpoint x.h5
+ranks=1 refuse 64 '--trace' 'over each other' -- run "${mix[@]}" --trace x.h5 --write-layout ./x.h5
+cp c.h5 kept.h5
+ranks=1 refuse 73 'would replace' '--resume' -- run --resume c.h5 --write-layout ./c.h5 --force
+check 'a map in place of a checkpoint' 'the checkpoint as it was' cmp c.h5 kept.h5
+refuse 64 '--force replaces what' -- run --resume f.h5 --force
 # What was told may be told again, and files may have moved.
 mv t.h5 moved.h5
 mv w.h5 moved-w.h5

@@ -56,7 +56,13 @@ refuse 65 'none.h5' 'expert_indices was not recorded' -- export none.h5 routing 
 refuse 66 'nowhere.h5' -- export nowhere.h5
 ranks='1 4' refuse 73 'again.json' 'is there already' -- export whole.h5 -o again.json
 refuse 73 'folder/x.csv' -- export whole.h5 -o folder/x.csv
-refuse 73 'would replace the trace' -- export whole.h5 -o ./whole.h5 --force
+refuse 73 'would replace' -- export whole.h5 -o ./whole.h5 --force
+# Nor what is written before it has its name.
+cp whole.h5 new.csv.partial
+refuse 73 'would replace new.csv.partial' -- export new.csv.partial routing -o ./new.csv
+check 'an input named like what is written' 'it as it was' cmp whole.h5 new.csv.partial
+echo '{}' >c.json.partial
+refuse 73 'would replace c.json.partial' -- init --preset tiny --config c.json.partial -o c.json
 # shellcheck disable=SC2016 # the inner shell's words
 refused 73 limited.csv 'cannot be written' -- bash -c 'ulimit -f 1; exec "$0" "$@"' "$program" export whole.h5 routing -o limited.csv
 well "$program" export whole.h5 counts -o counts

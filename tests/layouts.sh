@@ -178,6 +178,11 @@ check 'the layout in a trace' "$(cat kept.json)" grep -qxF "layout           $(c
 well "$program" run "${tiny[@]}" --layout-only --ranks 5 --layout map.json --write-layout told.json
 check 'the map of a run' 'the map that --layout-only tells' cmp kept.json told.json
 refuse 73 'written.json' '--force' -- run "${tiny[@]}" --layout-only --write-layout written.json
+cp written.json before.json
+refuse 64 '--temperature' -- run "${tiny[@]}" --layout-only --write-layout written.json --force --temperature -1
+check 'a map of a wrong command' 'the one before' cmp written.json before.json
+well "$program" run "${tiny[@]}" --layout-only --ranks 2 --write-layout written.json --force
+check '--write-layout --force' 'another map' eval '! cmp -s written.json before.json'
 refuse 73 'absent/map.json' -- run "${tiny[@]}" --layout-only --write-layout absent/map.json
 
 # ---- a model that fits no machine is laid out all the same, and in less memory than one of its matrices takes ----

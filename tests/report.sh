@@ -50,7 +50,7 @@ refuse 64 --layer 'there is no layer 5' -- report whole.h5 -o page.html --layer 
 refuse 64 --layer -- report whole.h5 -o page.html --layer x
 refuse 65 router.h5 'layer 2 was not recorded' '--trace-layers ...,2' -- report whole.h5 router.h5 -o page.html --layer 2
 refuse 73 there.html --force -- report whole.h5 -o there.html
-refuse 73 whole.h5 trace -- report whole.h5 -o whole.h5 --force
+refuse 73 whole.h5 'would replace' -- report whole.h5 -o whole.h5 --force
 refuse 73 none -- report whole.h5 -o none/page.html
 refuse 73 /dev/full -- report whole.h5 -o /dev/full
 # shellcheck disable=SC2016 # the inner shell's words

@@ -152,7 +152,7 @@ refuse 73 't.json' '--force' -- timeline t.h5 -o t.json
 refuse 73 'nowhere' -- timeline t.h5 -o nowhere/t.json
 refuse 73 'folder.json' -- timeline t.h5 -o folder/../nofolder/folder.json
 cp t.h5 trace.json
-refuse 73 'would replace the trace' -- timeline trace.json -o ./trace.json --force
+refuse 73 'would replace' -- timeline trace.json -o ./trace.json --force
 for name in big.json big.json.gz; do
     # shellcheck disable=SC2016 # the inner shell's words
     refused 73 'cannot be written' -- bash -c 'ulimit -f 1; exec "$0" "$@"' "$program" timeline whole.h5 -o $name

@@ -1,9 +1,9 @@
 /* export-weights: a weights file becomes a checkpoint that other programs read. */
 #include "commands.h"
 
+#include "../outfile.h"
 #include "../summary.h"
 #include "expertmesh/export.h"
-#include "expertmesh/trace.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -30,7 +30,7 @@ static bool check_output(const em_call *call, em_export_form form, const char *p
     struct stat info;
     if (form == EM_EXPORT_SAFETENSORS && path[0] && lstat(path, &info) == 0)
         return em_fail(status, EM_CANNOT_WRITE, "%s: is there already; a folder is never replaced", path);
-    return em_output_check(path, em_option_value(call, "force") != NULL, status);
+    return em_outfile_check(call, path, status);
 }
 
 static void export_weights(const em_call *call, em_status *status)

@@ -1,9 +1,9 @@
 /* import: a checkpoint as others wrote it becomes a weights file. */
 #include "commands.h"
 
+#include "../outfile.h"
 #include "../summary.h"
 #include "expertmesh/import.h"
-#include "expertmesh/trace.h"
 
 #include <stdlib.h>
 
@@ -67,7 +67,8 @@ static void run_import(const em_call *call, em_status *status)
     em_storage storage;
     if (!path) em_fail(status, EM_USAGE, "import: say where to write: -o W.h5");
     if (status->code == EM_OK) em_options_storage(call, &storage, status);
-    if (call->rank == 0 && status->code == EM_OK) em_output_check(path, em_option_value(call, "force") != NULL, status);
+    if (call->rank == 0 && status->code == EM_OK && em_outfile_check(call, path, status))
+        em_outfile_spare(path, em_option_value(call, "config"), status);
     if (!em_agree(call->comm, status)) return;
     em_import *import = em_import_open(call->comm, call->argument[0], em_option_value(call, "config"),
                                        em_option_value(call, "follow-links") != NULL, status);

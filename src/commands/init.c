@@ -1,8 +1,8 @@
 /* init: write the random weights of a model to a file. */
 #include "commands.h"
 
+#include "../outfile.h"
 #include "../summary.h"
-#include "expertmesh/trace.h"
 
 static const em_option options[] = {
     {"output", "W.h5", "the weights file to write", 'o'},
@@ -20,7 +20,8 @@ static void init(const em_call *call, em_status *status)
     if (status->code || !em_options_config(call, &config, status) || !em_options_seed(call, &seed, status) ||
         !em_options_storage(call, &storage, status))
         return;
-    if (call->rank == 0) em_output_check(path, em_option_value(call, "force") != NULL, status);
+    if (call->rank == 0 && em_outfile_check(call, path, status))
+        em_outfile_spare(path, em_option_value(call, "config"), status);
     if (!em_agree(call->comm, status)) return;
 
     em_source source;

@@ -30,9 +30,8 @@ bool em_outlook_places(const em_call *call, em_places *places, em_status *status
     return true;
 }
 
-void em_outlook_write_map(const em_layout *layout, const char *path, bool force, em_status *status)
+void em_outlook_write_map(const em_layout *layout, const char *path, em_status *status)
 {
-    if (!em_output_check(path, force, status)) return;
     char *partial = em_text("%s.partial", path), *map = em_layout_json(layout);
     FILE *file = fopen(partial, "w");
     bool good = file && fprintf(file, "%s\n", map) >= 0;

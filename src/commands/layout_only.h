@@ -23,7 +23,7 @@ void em_outlook_print(const em_outlook *outlook, em_status *status);
  * agreed. */
 bool em_outlook_places(const em_call *call, em_places *places, em_status *status);
 
-/* Write the map of a layout to a file, which appears when it is whole. Local: one rank calls it. */
-void em_outlook_write_map(const em_layout *layout, const char *path, bool force, em_status *status);
+/* Write the map of a layout to a file, which appears when it is whole, in place of any before. Local: one rank calls it. */
+void em_outlook_write_map(const em_layout *layout, const char *path, em_status *status);
 
 #endif

@@ -25,7 +25,7 @@ static const em_option options[] = {
     {"numerics", "jax|llama.cpp|vllm|sglang", "whose arithmetic: of jax, as released, or another's (jax)", 0},
     {"router-renormalise", NULL, "weights of the chosen experts are divided by their sum", 0},
     {"router-softcap", "X", "router logits x become X tanh(x / X); 0: not", 0},
-    {"gelu", "tanh|erf", "which form of it", 0},
+    {"gelu", "tanh|erf", "which form of GELU (tanh)", 0},
     {"threads", "N", "threads of each rank (the cores that fall to it)", 0},
     {"layout", "contiguous|sliced|spread|FILE", "who owns what (sliced), or a map in a JSON file", 0},
     {"attention-ranks", "0,4-7", "only these ranks own attention heads", 0},
@@ -232,8 +232,8 @@ static bool read_generation(const em_call *call, const em_batch *batch, const em
                        (long long)g->stop_token, (long long)config->vocab_size - 1);
     for (int i = 0; i < 5 && g->count == 0; i++)
         if (em_option_value(call, of_generation[i]))
-            return em_fail(status, EM_USAGE, "run: --%s says how to generate, but --generate N is missing",
-                           of_generation[i]);
+            return em_fail(status, EM_USAGE, "run: --%s says how to generate, but --generate %s", of_generation[i],
+                           em_option_value(call, "generate") ? "is 0" : "N is missing");
     return check_length(batch, config, g->count, status);
 }
 
@@ -247,8 +247,9 @@ static bool read_numerics(const em_call *call, em_numerics *numerics, em_status 
     if (em_option_value(call, "router-renormalise")) numerics->router_renormalise = true;
     if (!em_option_real(call, "router-softcap", numerics->router_softcap, &numerics->router_softcap, status))
         return false;
-    if (numerics->router_softcap < 0 || (float)numerics->router_softcap > FLT_MAX)
-        return em_fail(status, EM_USAGE, "--router-softcap: %g is not 0 (none) or a cap above it",
+    float cap = (float)numerics->router_softcap;
+    if (numerics->router_softcap != 0 && !(cap > 0 && cap <= FLT_MAX))
+        return em_fail(status, EM_USAGE, "--router-softcap: %g is not 0 (none) or a cap above it, a float32",
                        numerics->router_softcap);
     if (gelu) numerics->gelu_erf = strcmp(gelu, "erf") == 0;
     if (gelu && !numerics->gelu_erf && strcmp(gelu, "tanh") != 0)
@@ -311,7 +312,7 @@ static void check_file_limit(const char *path, int64_t bytes, int rank, em_statu
 static bool read_request(const em_call *call, const em_source *source, int64_t rows, int64_t steps, bool resumes,
                          em_trace_request *request, em_status *status)
 {
-    static const char *const parts[] = {"trace-only", "trace-layers", "trace-tokens", "force"};
+    static const char *const parts[] = {"trace-only", "trace-layers", "trace-tokens"};
     const char *only = em_option_value(call, "trace-only"), *layers = em_option_value(call, "trace-layers");
     const char *tokens = em_option_value(call, "trace-tokens");
     *request = (em_trace_request){.path = em_option_value(call, "trace"),
@@ -321,9 +322,14 @@ static bool read_request(const em_call *call, const em_source *source, int64_t r
                                   .steps = steps,
                                   .command_line = call->command_line,
                                   .seed = source->seed};
-    for (int i = 0; i < (em_option_value(call, "checkpoint") ? 3 : 4) && !request->path; i++)
+    for (int i = 0; i < 3 && !request->path; i++)
         if (em_option_value(call, parts[i]))
             return em_fail(status, EM_USAGE, "run: --%s says what to record, but --trace T.h5 is missing", parts[i]);
+    if (request->force && !request->path && !em_option_value(call, "checkpoint") &&
+        !em_option_value(call, "write-layout"))
+        return em_fail(status, EM_USAGE,
+                       "run: --force replaces what --trace, --checkpoint or --write-layout names, but "
+                       "none of them is there");
     if (!request->path) return true;
     if (only && !parse_quantities(only, &request->wanted, status)) return false;
     if (layers && !(request->layers = em_parse_list(layers, source->config.num_layers, "--trace-layers",
@@ -333,7 +339,7 @@ static bool read_request(const em_call *call, const em_source *source, int64_t r
         return false;
     int64_t bytes = em_trace_bytes(request, &source->config, call->num_ranks);
     if (call->rank == 0 && !resumes && em_output_check(request->path, request->force, status)) {
-        em_again_keep_inputs(call, "trace", request->path, status);
+        em_again_keep_apart(call, "trace", request->path, status);
         check_disk(request->path, bytes, status);
     }
     if (status->code == EM_OK) check_file_limit(request->path, bytes, call->rank, status);
@@ -523,10 +529,8 @@ static bool read_layout(job *j, em_status *status)
     const char *path = em_option_value(call, "write-layout");
     bool good = em_outlook_places(call, &j->places, status) &&
                 em_options_layout(call, &j->source, &j->places, &j->layout, status);
-    if (good && path && call->rank == 0) {
-        em_again_keep_inputs(call, "write-layout", path, status);
-        em_outlook_write_map(&j->layout, path, em_option_value(call, "force") != NULL, status);
-    }
+    if (good && path && call->rank == 0 && em_output_check(path, em_option_value(call, "force") != NULL, status))
+        em_again_keep_apart(call, "write-layout", path, status);
     return em_agree(call->comm, status) && good;
 }
 
@@ -566,10 +570,18 @@ static void tell(const job *j, em_status *status)
     em_agree(j->again.call.comm, status);
 }
 
+/* Collective; the status is agreed. */
+static bool write_map(const job *j, em_status *status)
+{
+    const char *path = em_option_value(&j->again.call, "write-layout");
+    if (path && j->again.call.rank == 0) em_outlook_write_map(&j->layout, path, status);
+    return em_agree(j->again.call.comm, status);
+}
+
 static void run(const em_call *call, em_status *status)
 {
     job j = {.keeping = {.start = MPI_Wtime()}};
-    if (read_job(call, &j, status) && em_option_value(call, "layout-only")) {
+    if (read_job(call, &j, status) && write_map(&j, status) && em_option_value(call, "layout-only")) {
         tell(&j, status);
     } else if (status->code == EM_OK) {
         if (j.keeping.path) em_signals_catch();
@@ -596,6 +608,8 @@ const em_command em_command_run = {
         "attn_out ffn_in router_logits router_probs expert_indices expert_weights ffn_hidden ffn_out final_hidden\n"
         "logits, and events: what each rank did when.\n"
         "With --tokenizer the trace has the pieces of all tokens, token_text.\n\n"
+        "--generate prints one prompt's text as it comes; of several prompts a line a token: prompt, position, "
+        "token.\n\n"
         "With --checkpoint F, USR1 writes a checkpoint and goes on; USR2 and TERM write one, print a line that begins\n"
         "with \"stopped:\" and end the run with exit code 0; so does --max-hours. It is answered between two steps "
         "(of\n"
@@ -607,9 +621,10 @@ const em_command em_command_run = {
         "the trace have the bits of a run that was never stopped. All tokens are printed, those of the earlier run\n"
         "first. The weights and the trace may have moved (--weights, --trace, --tokenizer). The number of ranks, the "
         "layout,\n"
-        "--threads, --checkpoint (without it: F again), --checkpoint-every and --max-hours are said anew, and may be "
-        "others;\n"
-        "every other option may be given as before, or left out. On other ranks the trace adds what rank r does at\n"
+        "--exchange, --threads, --watchdog, --checkpoint (without it: F again), --checkpoint-every and --max-hours are "
+        "said\n"
+        "anew, and may be others; every other option may be given as before, or left out. On other ranks the trace "
+        "adds what rank r does at\n"
         "place r mod P, and events of its first P ranks.",
     .options = options,
     .watched = true,

@@ -1,10 +1,11 @@
 #include "run_again.h"
 
+#include "../outfile.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* ---- going on ---- */
 
@@ -174,35 +175,33 @@ static bool read_hours(const em_call *call, em_keeping *keeping, em_status *stat
     return true;
 }
 
-/* Both there, and one file? */
-static bool same_file(const char *a, const char *b)
+void em_again_keep_apart(const em_call *call, const char *option, const char *path, em_status *status)
 {
-    struct stat x, y;
-    return a && b && stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
-void em_again_keep_inputs(const em_call *call, const char *option, const char *path, em_status *status)
-{
-    static const char *const inputs[] = {"weights", "prompt-file", "tokens-file", "config", "layout", "tokenizer"};
-    char *partial = em_text("%s.partial", path);
-    for (int i = 0; i < 6; i++) {
+    static const char *const inputs[] = {"weights", "prompt-file", "tokens-file", "config",
+                                         "layout",  "tokenizer",   "routing",     "resume"};
+    static const char *const outputs[] = {"trace", "checkpoint", "write-layout"};
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
         const char *input = em_option_value(call, inputs[i]);
-        if (same_file(path, input) || same_file(partial, input))
+        if (strcmp(inputs[i], "resume") == 0 && strcmp(option, "checkpoint") == 0) continue; /* as it is meant */
+        if (em_outfile_over(path, input))
             em_fail(status, EM_CANNOT_WRITE, "--%s %s would replace %s, the file of --%s; it must go elsewhere", option,
                     path, input, inputs[i]);
     }
-    free(partial);
+    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++) {
+        const char *output = em_option_value(call, outputs[i]);
+        if (!output || strcmp(outputs[i], option) == 0) continue;
+        if (em_outfile_over(path, output) || em_outfile_over(output, path))
+            em_fail(status, EM_USAGE, "--%s and --%s would write over each other: %s, %s", option, outputs[i], path,
+                    output);
+    }
 }
 
 /* Rank 0: may checkpoints be written there? */
 static void check_path(const em_again *again, const char *path, em_status *status)
 {
-    const char *resume = em_option_value(&again->call, "resume"), *trace = em_option_value(&again->call, "trace");
-    bool force = em_option_value(&again->call, "force") || same_file(path, resume);
-    if (!em_output_check(path, force, status)) return;
-    em_again_keep_inputs(&again->call, "checkpoint", path, status);
-    if (trace && (strcmp(trace, path) == 0 || same_file(trace, path)))
-        em_fail(status, EM_USAGE, "--checkpoint and --trace are one file, %s", path);
+    bool force =
+        em_option_value(&again->call, "force") || em_outfile_over(path, em_option_value(&again->call, "resume"));
+    if (em_output_check(path, force, status)) em_again_keep_apart(&again->call, "checkpoint", path, status);
 }
 
 bool em_again_keeping(const em_again *again, em_keeping *keeping, em_status *status)
