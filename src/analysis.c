@@ -12,7 +12,7 @@ em_balance em_balance_of(const int64_t *load, int64_t count)
 {
     em_balance b = {.count = count};
     for (int64_t i = 0; i < count; i++) {
-        b.total += load[i];
+        if (__builtin_add_overflow(b.total, load[i], &b.total)) b.total = INT64_MAX; /* of a file that cannot be */
         b.unused += load[i] == 0;
         if (load[i] > b.most) {
             b.most = load[i];

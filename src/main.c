@@ -7,6 +7,7 @@
 #include "expertmesh/version.h"
 #include "expertmesh/watchdog.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,8 @@ static void print_help(FILE *out)
                  "            70 internal, 73 cannot write\n");
 }
 
+static const char usage_of_documents[] = "usage: expertmesh man, or expertmesh completion bash";
+
 static const em_command *find_command(const char *name, em_status *status)
 {
     const char *names[NUM_COMMANDS];
@@ -42,20 +45,42 @@ static const em_command *find_command(const char *name, em_status *status)
     }
     const char *nearest = em_nearest(name, names, NUM_COMMANDS);
     if (strcmp(name, "man") == 0 || strcmp(name, "completion") == 0)
-        em_fail(status, EM_USAGE, "%s: usage: expertmesh man, or expertmesh completion bash", name);
+        em_fail(status, EM_USAGE, "%s: %s", name, usage_of_documents);
     em_fail(status, EM_USAGE, "there is no command \"%s\"; %s%s", name,
             nearest ? "the nearest is " : "expertmesh --help lists them", nearest ? nearest : "");
     return NULL;
 }
 
-static char *join(int argc, char **argv, char between)
+static char *join(int argc, char **argv)
 {
     char *line = em_text("%s", argv[0]);
     for (int i = 1; i < argc; i++) {
-        char *longer = em_text("%s%c%s", line, between, argv[i]);
+        char *longer = em_text("%s\n%s", line, argv[i]);
         free(line);
         line = longer;
     }
+    return line;
+}
+
+/* The command as a shell takes it. Freed with free. */
+static char *spell(int argc, char **argv)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-";
+    size_t room = 1;
+    for (int i = 0; i < argc; i++) room += 4 * strlen(argv[i]) + 3;
+    char *line = em_alloc((int64_t)room, 1), *to = line;
+    for (int i = 0; i < argc; i++) {
+        bool quoted = argv[i][0] == '\0' || argv[i][strspn(argv[i], plain)] != '\0';
+        if (i > 0) *to++ = ' ';
+        if (quoted) *to++ = '\'';
+        for (const char *c = argv[i]; *c; c++)
+            if (*c == '\'')
+                to = stpcpy(to, "'\\''");
+            else
+                *to++ = *c;
+        if (quoted) *to++ = '\'';
+    }
+    *to = '\0';
     return line;
 }
 
@@ -63,7 +88,7 @@ static char *join(int argc, char **argv, char between)
 static bool check_alike(MPI_Comm comm, int rank, int argc, char **argv, em_status *status)
 {
     if (!em_alike_program(comm, EM_VERSION, EM_GIT_REVISION, status)) return false;
-    char *mine = join(argc - 1, argc > 1 ? argv + 1 : argv, '\n');
+    char *mine = join(argc - 1, argc > 1 ? argv + 1 : argv);
     if (argc == 1) mine[0] = '\0';
     em_host_text host;
     int length = (int)strlen(mine) + 1, first = length;
@@ -180,15 +205,27 @@ static bool room_for_mpi(void)
 /* What is printed without MPI, so that it can be where MPI cannot start. Was it one of these? */
 static bool print_document(int argc, char **argv)
 {
+    bool document = argc > 1 && (strcmp(argv[1], "man") == 0 || strcmp(argv[1], "completion") == 0);
+    bool help = document && argc == 3 && (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0);
     bool man = argc == 2 && strcmp(argv[1], "man") == 0;
     bool bash = argc == 3 && strcmp(argv[1], "completion") == 0 && strcmp(argv[2], "bash") == 0;
     if (man) em_document_man(commands, NUM_COMMANDS, stdout);
     if (bash) em_document_bash(commands, NUM_COMMANDS, stdout);
-    return man || bash;
+    if (help) printf("%s\n", usage_of_documents);
+    return man || bash || help;
+}
+
+/* Where standard input, output or error are closed, what is opened next would take their place and what is printed. Output still
+ * cannot be written, and says so. */
+static void fill_closed(void)
+{
+    for (int file = STDIN_FILENO; file <= STDERR_FILENO; file++)
+        if (fcntl(file, F_GETFD) < 0 && open("/dev/null", file == STDERR_FILENO ? O_WRONLY : O_RDONLY) < 0) return;
 }
 
 int main(int argc, char **argv)
 {
+    fill_closed();
     if (print_document(argc, argv)) return fflush(stdout) == 0 && !ferror(stdout) ? EM_OK : EM_CANNOT_WRITE;
     if (!room_for_mpi()) return EM_BAD_DATA;
     int threads;
@@ -200,12 +237,15 @@ int main(int argc, char **argv)
 
     em_call call = {.comm = MPI_COMM_WORLD, .program = argv[0]};
     em_status status = {0};
-    char *command_line = join(argc, argv, ' ');
+    char *command_line = spell(argc, argv);
     call.command_line = command_line;
     MPI_Comm_rank(call.comm, &call.rank);
     MPI_Comm_size(call.comm, &call.num_ranks);
     run_program(&call, argc, argv, &status);
-    if (fflush(stdout) != 0 || ferror(stdout)) em_fail(&status, EM_CANNOT_WRITE, "standard output cannot be written");
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        if (status.code == EM_DIFFERENT) status.code = EM_OK; /* where they differ nobody was told */
+        em_fail(&status, EM_CANNOT_WRITE, "standard output cannot be written");
+    }
     em_agree(call.comm, &status);
     if (call.rank == 0 && status.text[0]) fprintf(stderr, "expertmesh: %s\n", status.text);
 

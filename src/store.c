@@ -13,8 +13,9 @@
 struct em_store {
     char *path;
     hid_t file;
-    hid_t transfer; /* properties of reads and writes through the library */
-    int raw;        /* the same file, for reading contiguous datasets in place; -1: none */
+    unsigned long number; /* the library's, of this file: what is linked from another has that one's */
+    hid_t transfer;       /* properties of reads and writes through the library */
+    int raw;              /* the same file, for reading contiguous datasets in place; -1: none */
 };
 
 /* ---- types and descriptions ---- */
@@ -41,7 +42,10 @@ size_t em_type_bytes(em_type type)
 int64_t em_dataset_count(const em_dataset *dataset)
 {
     int64_t count = 1;
-    for (int i = 0; i < dataset->rank; i++) count *= dataset->dims[i];
+    for (int i = 0; i < dataset->rank; i++)
+        if (dataset->dims[i] == 0) return 0;
+    for (int i = 0; i < dataset->rank; i++)
+        if (__builtin_mul_overflow(count, dataset->dims[i], &count)) return INT64_MAX; /* of a file that cannot be */
     return count;
 }
 
@@ -167,8 +171,10 @@ enum { CONVERTED = 1 << 16 }; /* bytes at a time */
 static em_store *new_store(const char *path, hid_t file)
 {
     em_store *store = em_zeroed(1, sizeof *store);
+    H5O_info_t info;
     store->path = em_text("%s", path);
     store->file = file;
+    if (H5Oget_info(file, &info) >= 0) store->number = info.fileno;
     /* Text and other numbers are converted in two buffers that the library clears for each call, by itself 1 MB each: fresh
      * memory, which takes longer than all else that creating a trace does. */
     store->transfer = H5Pcreate(H5P_DATASET_XFER);
@@ -189,12 +195,9 @@ em_store *em_store_create(const char *path, em_status *status)
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_alignment(access, 1 << 16, 4096);
     hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    if (file < 0) hdf5_failed(status, EM_CANNOT_WRITE, path, "cannot be created"); /* before another call forgets why */
     H5Pclose(access);
-    if (file < 0) {
-        hdf5_failed(status, EM_CANNOT_WRITE, path, "cannot be created");
-        return NULL;
-    }
-    return new_store(path, file);
+    return file < 0 ? NULL : new_store(path, file);
 }
 
 static bool can_open(const char *path, em_status *status)
@@ -388,8 +391,8 @@ static hid_t space_of(const em_dataset *dataset)
     return dataset->rank == 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(dataset->rank, dims, NULL);
 }
 
-/* Creates and leaves open; closed by the caller. */
-static hid_t create_dataset(em_store *store, const em_dataset *dataset)
+/* Creates and leaves open; closed by the caller. Below 0 on failure. */
+static hid_t create_dataset(em_store *store, const em_dataset *dataset, em_status *status)
 {
     hid_t links = H5Pcreate(H5P_LINK_CREATE), creation = H5Pcreate(H5P_DATASET_CREATE);
     hid_t type = hdf5_type(dataset->type), space = space_of(dataset);
@@ -399,6 +402,7 @@ static hid_t create_dataset(em_store *store, const em_dataset *dataset)
     H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY);
     if (dataset->type != EM_TYPE_TEXT) H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER);
     hid_t data = H5Dcreate2(store->file, dataset->name, type, space, links, creation, H5P_DEFAULT);
+    if (data < 0) hdf5_failed(status, EM_CANNOT_WRITE, store->path, dataset->name);
     H5Sclose(space);
     H5Tclose(type);
     H5Pclose(creation);
@@ -408,8 +412,8 @@ static hid_t create_dataset(em_store *store, const em_dataset *dataset)
 
 bool em_store_add(em_store *store, em_dataset *dataset, em_status *status)
 {
-    hid_t data = create_dataset(store, dataset);
-    if (data < 0) return hdf5_failed(status, EM_CANNOT_WRITE, store->path, dataset->name);
+    hid_t data = create_dataset(store, dataset, status);
+    if (data < 0) return false;
     haddr_t offset = H5Dget_offset(data);
     dataset->offset = offset == HADDR_UNDEF ? -1 : (int64_t)offset;
     H5Dclose(data);
@@ -421,10 +425,10 @@ static bool add_list(em_store *store, const char *name, em_type type, int64_t co
 {
     em_dataset dataset = {.type = type, .rank = 1, .dims = {count}};
     snprintf(dataset.name, sizeof dataset.name, "/%s", name);
-    hid_t memory = hdf5_type(type), data = create_dataset(store, &dataset);
+    hid_t memory = hdf5_type(type), data = create_dataset(store, &dataset, status);
     bool good = data >= 0 && H5Dwrite(data, memory, H5S_ALL, H5S_ALL, store->transfer, values) >= 0 &&
                 (!scale || H5DSset_scale(data, name) >= 0);
-    if (!good) hdf5_failed(status, EM_CANNOT_WRITE, store->path, name);
+    if (!good && data >= 0) hdf5_failed(status, EM_CANNOT_WRITE, store->path, name);
     if (data >= 0) H5Dclose(data);
     H5Tclose(memory);
     return good;
@@ -477,11 +481,13 @@ bool em_store_has(em_store *store, const char *name)
 }
 
 /* Where a dataset's bytes lie, when they are all in this file in one piece. */
-static int64_t offset_of(hid_t data, bool *composed)
+static int64_t offset_of(const em_store *store, hid_t data, bool *composed)
 {
+    H5O_info_t info;
+    bool here = H5Oget_info(data, &info) >= 0 && info.fileno == store->number;
     hid_t creation = H5Dget_create_plist(data);
     *composed = H5Pget_layout(creation) == H5D_VIRTUAL;
-    bool plain = H5Pget_layout(creation) == H5D_CONTIGUOUS && H5Pget_external_count(creation) == 0;
+    bool plain = here && H5Pget_layout(creation) == H5D_CONTIGUOUS && H5Pget_external_count(creation) == 0;
     haddr_t offset = plain ? H5Dget_offset(data) : HADDR_UNDEF;
     H5Pclose(creation);
     H5Eclear2(H5E_DEFAULT);
@@ -496,7 +502,7 @@ static bool describe(em_store *store, hid_t data, em_dataset *dataset, em_status
     bool good = dataset->rank >= 0 && dataset->rank <= EM_MAX_AXES;
     for (int i = 0; good && i < dataset->rank; i++) dataset->dims[i] = (int64_t)dims[i];
     dataset->type = type_of(type);
-    dataset->offset = offset_of(data, &dataset->composed);
+    dataset->offset = offset_of(store, data, &dataset->composed);
     H5Tclose(type);
     H5Sclose(space);
     if (good) return true;

@@ -153,8 +153,7 @@ static void count_rows(drawing *d, int64_t first, int64_t tokens)
 static void draw_flow(drawing *d, const char *name, const double *from, int sender, const double *to, int receiver,
                       int64_t rows)
 {
-    bool waited =
-        (int)(from - EM_NUM_FIELDS)[EM_FIELD_PHASE] == EM_PHASE_WAIT; /* no exchange is a step's first event */
+    bool waited = from > event_of(d, sender, 0) && (int)(from - EM_NUM_FIELDS)[EM_FIELD_PHASE] == EM_PHASE_WAIT;
     double leaves = waited ? (from - EM_NUM_FIELDS)[EM_FIELD_BEGIN] : from[EM_FIELD_BEGIN];
     double arrives = fmin(fmax(to[EM_FIELD_BEGIN], leaves), to[EM_FIELD_END]);
     leaves = fmin(leaves, arrives); /* clocks are off by clock_error */

@@ -245,7 +245,7 @@ static int64_t place_of(const int64_t *number, int64_t count, int64_t wanted)
 }
 
 /* "0-3,7": a list as --trace-layers takes it; a long one ends with dots. */
-typedef char list_text[80];
+typedef char list_text[120];
 static const char *list_of(const int64_t *number, int64_t count, list_text text)
 {
     enum { LONGEST = 50 }; /* leaves room for two more numbers */
@@ -372,7 +372,8 @@ bool em_view_read_layer(const em_view *view, em_quantity quantity, int64_t layer
         return em_fail(status, EM_BAD_DATA,
                        "%s: %s is not written: a run writes it at its end, and this trace is not complete",
                        em_view_path(view), em_quantities[quantity].name);
-    int64_t rows = em_dataset_count(data) / data->dims[data->rank - 1] / (layered ? data->dims[0] : 1);
+    int64_t rows = 1;
+    for (int i = layered; i < data->rank - 1; i++) rows *= data->dims[i];
     return read_rows(view, data, layered ? layer * rows : 0, rows, out, status) &&
            check_counted(view, quantity, layered ? layer : -1, out, rows * data->dims[data->rank - 1], status);
 }

@@ -11,6 +11,10 @@ well env OMPI_MCA_btl=nonsense OMPI_MCA_pml=nonsense "$program" man
 cp "$logs/out" expertmesh.1
 well env OMPI_MCA_btl=nonsense OMPI_MCA_pml=nonsense "$program" completion bash
 cp "$logs/out" completion
+for command in man completion; do
+    well "$program" "$command" --help
+    check "$command --help" 'its usage' grep -q '^usage: expertmesh man' "$logs/out"
+done
 well "$program" --help
 mapfile -t commands < <(sed -nE 's/^  ([a-z][a-z-]+) +[A-Z].*/\1/p' "$logs/out")
 checks=$((checks + 1))

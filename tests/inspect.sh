@@ -151,7 +151,7 @@ subjects growing.h5 20
 subjects growing.h5 3
 well "$program" inspect growing.h5 exchange
 checks=$((checks + 1))
-for words in 'phase_seconds is not written' 'of 15 tokens all is told, of the next 6 the first 2 layers'; do
+for words in 'phase_seconds is not written' 'its first 15 tokens are told, and of the next 6 the first 2 layers'; do
     grep -q "$words" "$logs/out" || fail 'inspect growing.h5 exchange' "$words" "$(cat "$logs/out")"
 done
 
@@ -297,6 +297,39 @@ cp glu-f32.h5 seconds.h5
 "$python" -c 'import h5py; f = h5py.File("seconds.h5", "r+"); f["phase_seconds"][2, 1, 3] = float("nan"); f["dispatch_rows"][0, 1, 1] = -1'
 refuse 65 seconds.h5 'phase_seconds of layer 2 has nan' -- inspect seconds.h5 exchange --table phases
 refuse 65 seconds.h5 'dispatch_rows of layer 0 has -1' -- inspect seconds.h5 exchange
+# A trace without phases has none to tell; numbers as large as they come make a list no longer.
+damage() {
+    cp glu-f32.h5 "$1.h5"
+    "$python" -c "import h5py, numpy
+with h5py.File('$1.h5', 'r+') as file:
+    $2" || fail "$2" 'a damaged file' 'none'
+}
+damage no-phases 'for name in ("phase_seconds", "outer_seconds", "exchange_rows", "exchange_bytes", "outer_exchange_rows", "outer_exchange_bytes"): shape, type = [0 if n == 11 else n for n in file[name].shape], file[name].dtype; del file[name]; file.create_dataset(name, shape, type)
+    del file["phase"]'
+well "$program" inspect no-phases.h5 exchange
+damage large 'n = file["token"].shape[0]; file["token"][...] = numpy.array([2 ** 61 + 2 * i + i % 2 for i in range(n)])'
+refuse 65 'token 5 was not recorded, only 2305843009213693952,' '...; run with' -- inspect large.h5 token 5
+damage no-expert 'file["expert_indices"][1, 4, 0] = 77'
+refuse 65 'no-expert.h5' 'expert_indices of layer 1 has 77' -- inspect no-expert.h5 token 4
+refuse 65 'no-expert.h5' 'expert_indices of layer 1 has 77' -- inspect $w neuron --matrix ffn_down --layer 1 --expert 1 --neuron 1 --trace no-expert.h5 --token 4
+# compare: what it cannot read whole it does not compare, and the sign of a zero is a bit.
+refuse 65 'virtual.h5' 'virtual dataset' -- compare glu-f32.h5 virtual.h5
+refuse 65 'layers-twice.h5' 'do not ascend' -- compare glu-f32.h5 layers-twice.h5
+damage plus 'file["attn_out"][0, 0, 0] = 0.0'
+damage minus 'file["attn_out"][0, 0, 0] = -0.0'
+watch "$program" compare plus.h5 minus.h5
+check 'compare: 0 and -0' 'DIFFERS' grep -q '^attn_out .* DIFFERS: signs of zeros' "$logs/out"
+check 'compare: 0 and -0' 'exit code 1' [ "$status" = 1 ]
+well "$program" compare plus.h5 minus.h5 --tolerance 1e-9
+damage words 'file["token_ids"][0] += 1; file["attn_out"][0, 0, 0] = 9'
+watch "$program" compare glu-f32.h5 words.h5
+check 'compare: another prompt' 'it is said' grep -q '^they part in layer 0, at attn_out; their tokens differ' "$logs/out"
+# What nobody can read was not told.
+# shellcheck disable=SC2016 # the inner shell's words
+for told in 'compare plus.h5 minus.h5 >/dev/full' 'compare plus.h5 minus.h5 >&-' 'inspect plus.h5 <&- >&-' 'inspect plus.h5 <&- >&- 2>&-'; do
+    watch bash -c "\"\$0\" $told" "$program"
+    check "$told" 'exit code 73' [ "$status" = 73 ]
+done
 head -c 20000 glu-f32.h5 >cut.h5
 refuse 65 cut.h5 -- inspect cut.h5 experts
 printf 'no file of this kind' >text.h5

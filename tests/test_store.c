@@ -483,6 +483,26 @@ static void blocks_are_read_however_they_are_stored(void)
     }
 }
 
+/* A dataset may be a link to another file: its bytes are there, and not at this place of the file that has the link. */
+static void linked_datasets_are_read_where_they_are(void)
+{
+    const char *path = scratch_path("linking.h5");
+    em_dataset data = draw_shape(EM_TYPE_INT32, 2, "/data"), here = data;
+    write_contiguous(scratch_path("linked.h5"), &data);
+    write_contiguous(path, &here);
+    hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    CU_ASSERT(H5Lcreate_external("linked.h5", "/data", file, "/elsewhere", H5P_DEFAULT, H5P_DEFAULT) >= 0);
+    H5Fclose(file);
+    em_store *store = opened(path);
+    here = found(store, "/data");
+    data = found(store, "/elsewhere");
+    CU_ASSERT(here.offset >= 0);
+    CU_ASSERT_EQUAL(data.offset, -1);
+    check_blocks(store, &data);
+    check_numbers(store, &data);
+    closed(store);
+}
+
 /* A block that crosses the axes before the last two can be read in place where the dataset is contiguous. */
 static void contiguous_rows_run_on(void)
 {
@@ -991,6 +1011,7 @@ int main(int argc, char **argv)
         {"datasets lie where they are said to", datasets_lie_where_they_are_said_to},
         {"bf16 is a number to the library", bf16_is_a_number_to_the_library},
         {"blocks are read however they are stored", blocks_are_read_however_they_are_stored},
+        {"linked datasets are read where they are", linked_datasets_are_read_where_they_are},
         {"contiguous rows run on", contiguous_rows_run_on},
         {"writes touch nothing else", writes_touch_nothing_else},
         {"what cannot be written is told", what_cannot_be_written_is_told},

@@ -31,6 +31,7 @@ typedef struct difference {
     double largest, at_largest[EM_MAX_AXES]; /* absolute, and where (numbers of layers and tokens, then indices) */
     double relative, at_relative[EM_MAX_AXES];
     double difference_square, reference_square;
+    int64_t signs; /* of zeros, that differ */
 } difference;
 
 static bool read_labels(side *s, int which, const char *name, em_status *status)
@@ -41,7 +42,11 @@ static bool read_labels(side *s, int which, const char *name, em_status *status)
     if (axis.rank != 1) return em_fail(status, EM_BAD_DATA, "%s: %s is not an axis", em_store_path(s->store), name);
     s->labels[which] = axis.dims[0];
     s->label[which] = em_alloc(axis.dims[0], sizeof(double));
-    return em_store_read_numbers(s->store, &axis, (int64_t[]){0}, axis.dims, s->label[which], status);
+    if (!em_store_read_numbers(s->store, &axis, (int64_t[]){0}, axis.dims, s->label[which], status)) return false;
+    for (int64_t i = 1; i < axis.dims[0]; i++)
+        if (!(s->label[which][i - 1] < s->label[which][i]))
+            return em_fail(status, EM_BAD_DATA, "%s: the numbers of %s do not ascend", em_store_path(s->store), name);
+    return true;
 }
 
 static bool read_counter(const side *s, const char *name, int64_t *count, em_status *status)
@@ -52,6 +57,8 @@ static bool read_counter(const side *s, const char *name, int64_t *count, em_sta
     if (!em_store_has(s->store, name)) return true;
     if (!em_store_find(s->store, name, &data, status)) return false;
     if (data.rank == 0 && !em_store_read_numbers(s->store, &data, NULL, NULL, &value, status)) return false;
+    if (!(value >= 0 && value < 0x1p53))
+        return em_fail(status, EM_BAD_DATA, "%s: %s is %g, no number of rows", em_store_path(s->store), name, value);
     *count = (int64_t)value;
     return true;
 }
@@ -103,14 +110,18 @@ static double label_of(const side *s, int which, int64_t place)
     return s->label[which] && place < s->labels[which] ? s->label[which][place] : (double)place;
 }
 
-/* The place in b of what a calls by this number, looked for from `hint` on; -1: b does not have it. */
-static int64_t place_in(const side *b, int which, int64_t size, double number, int64_t hint)
+/* The place in b of what a calls by this number; -1: b does not have it. */
+static int64_t place_in(const side *b, int which, int64_t size, double number)
 {
-    for (int64_t i = 0; i < size; i++) {
-        int64_t place = (hint + i) % size;
-        if (label_of(b, which, place) == number) return place;
+    int64_t first = 0, past = size;
+    while (first < past) {
+        int64_t middle = first + (past - first) / 2;
+        if (label_of(b, which, middle) < number)
+            first = middle + 1;
+        else
+            past = middle;
     }
-    return -1;
+    return first < size && label_of(b, which, first) == number ? first : -1;
 }
 
 /* How many rows of a quantity are whole: in one layer (-1: it has none), or, with tokens false, layers. */
@@ -152,6 +163,7 @@ static void note(difference *d, const row_run *run, int64_t index, double x, dou
     if (isnan(gap)) gap = INFINITY;
     double scale = fmax(fabs(x), fabs(y)), relative = gap == 0 ? 0 : isfinite(gap) ? gap / scale : INFINITY;
     d->compared++;
+    d->signs += x == 0 && y == 0 && signbit(x) != signbit(y);
     d->difference_square += gap * gap;
     if (isfinite(y)) d->reference_square += y * y;
     if (gap > d->largest) {
@@ -183,10 +195,9 @@ static bool compare_rows(row_run *run, int64_t most, double *buffer, difference 
     bool tokens = run->which == 1;
     int64_t rows_a = whole_rows(run->a, run->quantity, tokens, last > 0 ? run->from_a[0] : -1, run->x->dims[last]);
     int64_t rows_b = whole_rows(run->b, run->quantity, tokens, last > 0 ? run->from_b[0] : -1, run->y->dims[last]);
-    int64_t place = -1;
     bool good = true;
     for (int64_t row = 0; good && row < rows_a; row += run->rows) {
-        place = place_in(run->b, run->which, rows_b, label_of(run->a, run->which, row), place + 1);
+        int64_t place = place_in(run->b, run->which, rows_b, label_of(run->a, run->which, row));
         for (run->rows = 1;
              place >= 0 && run->rows < most && row + run->rows < rows_a && place + run->rows < rows_b &&
              label_of(run->a, run->which, row + run->rows) == label_of(run->b, run->which, place + run->rows);)
@@ -194,7 +205,6 @@ static bool compare_rows(row_run *run, int64_t most, double *buffer, difference 
         run->from_a[last] = row;
         run->from_b[last] = place;
         good = place < 0 || compare_run(run, buffer, d, status);
-        if (place >= 0) place += run->rows - 1;
     }
     return good;
 }
@@ -208,7 +218,8 @@ static double norm_of(const difference *d)
 
 static bool differs(const difference *d, double tolerance)
 {
-    return d->difference_square > 0 && (d->integers || norm_of(d) > tolerance);
+    if (d->difference_square == 0) return d->signs > 0 && tolerance == 0;
+    return d->integers || norm_of(d) > tolerance;
 }
 
 /* Of what was compared, that which came after `before`. */
@@ -217,6 +228,7 @@ static difference since(const difference *d, const difference *before)
     difference rest = *d;
     rest.difference_square -= before->difference_square;
     rest.reference_square -= before->reference_square;
+    rest.signs -= before->signs;
     return rest;
 }
 
@@ -235,7 +247,7 @@ static bool compare_common(const side *a, const side *b, em_quantity quantity, c
     bool good = true;
     for (int64_t layer = 0; good && layer < (run.axes == 2 ? x->dims[0] : 1); layer++) {
         run.from_a[0] = layer;
-        run.from_b[0] = run.axes == 2 ? place_in(b, 0, y->dims[0], label_of(a, 0, layer), layer) : 0;
+        run.from_b[0] = run.axes == 2 ? place_in(b, 0, y->dims[0], label_of(a, 0, layer)) : 0;
         const difference before = *d;
         if (run.from_b[0] >= 0) good = compare_rows(&run, most, buffer, d, status);
         const difference here = since(d, &before);
@@ -271,7 +283,11 @@ static bool print_difference(em_table *table, const char *name, const difference
     em_table_cell(table, "%.3g", d->relative);
     print_place(table, d->relative > 0, d, d->at_relative);
     em_table_cell(table, "%.3g", norm_of(d));
-    em_table_cell(table, "%s", d->compared == 0 ? "nothing in common" : same ? "same" : "DIFFERS");
+    em_table_cell(table, "%s",
+                  d->compared == 0 ? "nothing in common"
+                  : same           ? "same"
+                  : d->largest > 0 ? "DIFFERS"
+                                   : "DIFFERS: signs of zeros");
     return same;
 }
 
@@ -290,6 +306,7 @@ typedef struct findings {
     int same, different; /* quantities */
     int64_t part_layer;  /* where the runs part: the first layer that differs, and its first quantity; -1: nowhere */
     em_quantity part;
+    bool other_tokens; /* the runs had other prompts, or chose other tokens */
 } findings;
 
 /* Its place in the flow of a layer: what others are made of comes before them. */
@@ -306,6 +323,14 @@ static void note_part(findings *f, int64_t layer, em_quantity quantity)
     if (!earlier && (layer > f->part_layer || place_in_layer(quantity) >= place_in_layer(f->part))) return;
     f->part_layer = layer;
     f->part = quantity;
+}
+
+static bool find_data(const side *s, const char *name, em_dataset *data, em_status *status)
+{
+    if (!em_store_find(s->store, name, data, status)) return false;
+    return !data->composed || /* where a part is missing it reads as 0, with no error */
+           em_fail(status, EM_BAD_DATA, "%s: %s is a virtual dataset, but must be contiguous or chunked",
+                   em_store_path(s->store), name);
 }
 
 /* One line. */
@@ -325,7 +350,7 @@ static bool compare_quantity(const side *a, const side *b, em_quantity quantity,
         print_remark(f->table, info->name, "not compared: depends on the ranks");
         return true;
     }
-    if (!em_store_find(a->store, name, &x, status) || !em_store_find(b->store, name, &y, status)) return false;
+    if (!find_data(a, name, &x, status) || !find_data(b, name, &y, status)) return false;
     difference d = {
         .integers = info->type == EM_TYPE_INT32 || info->type == EM_TYPE_INT64, .rank = x.rank, .first_layer = -1};
     if (!same_shape(info, &x, &y)) {
@@ -342,6 +367,7 @@ static bool compare_quantity(const side *a, const side *b, em_quantity quantity,
     bool same = print_difference(f->table, info->name, &d, f->tolerance);
     f->same += same && d.compared > 0;
     f->different += !same;
+    f->other_tokens |= !same && quantity == EM_TOKEN_IDS;
     if (em_quantity_optional(quantity)) f->numbers += d.compared;
     return true;
 }
@@ -356,7 +382,8 @@ static void print_verdict(const findings *f, const side *a)
         printf("\nthe same: %d quantities, %s numbers%s\n", f->same, em_count(f->numbers, count),
                f->tolerance > 0 ? " within the tolerance" : "");
     if (f->part_layer >= 0)
-        printf("they part in layer %.0f, at %s\n", label_of(a, 0, f->part_layer), em_quantities[f->part].name);
+        printf("they part in layer %.0f, at %s%s\n", label_of(a, 0, f->part_layer), em_quantities[f->part].name,
+               f->other_tokens ? "; their tokens differ (token_ids), so the rest must" : "");
 }
 
 static void compare_sides(const em_call *call, const side *a, const side *b, double tolerance, em_status *status)
@@ -403,12 +430,13 @@ static void compare(const em_call *call, em_status *status)
 const em_command em_command_compare = {
     .name = "compare",
     .usage = "A.h5 B.h5 [--tolerance X]",
-    .meaning = "Compare two traces, or a trace and an expected file, quantity by quantity.",
+    .meaning = "Compare two traces, quantity by quantity.",
     .more =
         "One line a quantity: the largest absolute and relative difference and where they are (layer, token, ...),\n"
         "and the 2-norm of the difference over that of the second file. Layers and tokens that only one of them\n"
-        "recorded are passed over. Where runs part is told: the first layer that differs, and of it the first "
-        "quantity. Times and rows by rank are not compared. Exit code 1 when any quantity differs:\n"
+        "recorded are passed over. The last line says where the runs part: in the first layer that differs, at the "
+        "first\n"
+        "quantity that does. Times and rows by rank are not compared. Exit code 1 when any quantity differs:\n"
         "by a single bit, or, with --tolerance X, by a relative 2-norm above X (integers: at all).",
     .options = options,
     .num_arguments = 2,

@@ -114,7 +114,9 @@ static double recorded_number(const em_neuron *n, em_quantity quantity, int64_t 
 static int32_t *read_choices(const em_neuron *n, em_status *status)
 {
     int32_t *chosen = em_alloc(n->source.config.num_selected_experts, sizeof *chosen);
-    if (em_view_read(&n->trace, EM_EXPERT_INDICES, n->layer_place, n->token_place, 1, chosen, status)) return chosen;
+    if (em_view_read(&n->trace, EM_EXPERT_INDICES, n->layer_place, n->token_place, 1, chosen, status) &&
+        em_analysis_check_choices(&n->trace, n->layer_place, chosen, n->source.config.num_selected_experts, status))
+        return chosen;
     free(chosen);
     return NULL;
 }

@@ -27,7 +27,8 @@ static void put_choices(em_inspect *in, em_table *table, int64_t layer, int64_t 
     bool chosen = in->view.recorded[EM_EXPERT_INDICES], weighed = in->view.recorded[EM_EXPERT_WEIGHTS];
     int32_t *expert = em_zeroed(S, sizeof *expert);
     float *weight = em_zeroed(S, sizeof *weight);
-    if (chosen) em_view_read(&in->view, EM_EXPERT_INDICES, layer, place, 1, expert, status);
+    if (chosen && em_view_read(&in->view, EM_EXPERT_INDICES, layer, place, 1, expert, status))
+        em_analysis_check_choices(&in->view, layer, expert, S, status);
     if (weighed) em_view_read(&in->view, EM_EXPERT_WEIGHTS, layer, place, 1, weight, status);
     for (int64_t c = 0; c < S; c++) {
         if (chosen)
