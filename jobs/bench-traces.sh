@@ -17,6 +17,12 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 # shellcheck source=setup.sh
 . "$top/jobs/setup.sh"
 program=${1-}
+case $program in
+    -h | --help)
+        sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
+        exit 0
+        ;;
+esac
 if [ -z "$program" ]; then
     setup_packages run
     build=$(setup_build_folder "$top")

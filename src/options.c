@@ -275,8 +275,8 @@ int64_t *em_parse_list(const char *text, int64_t limit, const char *source, int6
         for (int64_t i = 0; i < limit; i++)
             if (chosen[i]) list[(*count)++] = i;
     } else {
-        em_fail(status, EM_USAGE, "%s: \"%s\" is not a list like 0,4-7 of numbers from 0 to %lld", source, text,
-                (long long)limit - 1);
+        em_fail(status, EM_USAGE, "%s: \"%s\" is not a list of numbers from 0 to %lld, such as 0 or 0-%lld", source,
+                text, (long long)limit - 1, (long long)limit - 1);
     }
     free(chosen);
     return list;

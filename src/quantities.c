@@ -94,7 +94,7 @@ const em_quantity_info em_quantities[EM_NUM_QUANTITIES] = {
                            3,
                            {LAYER, TOKEN, EM_AXIS_CHOICE},
                            "probability",
-                           "router probability of each choice, not renormalised",
+                           "weight of each choice: its router probability, renormalised where numerics says so",
                            NULL},
     [EM_FFN_HIDDEN] = {"ffn_hidden",
                        F32,

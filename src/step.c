@@ -62,6 +62,7 @@ static void embed(em_pass *pass)
     em_profile_lap(pass->profile, m->config.num_layers, EM_PHASE_EMBEDDING);
     const float *const *row = em_pass_deliver(pass, m->config.num_layers, EM_PHASE_EMBEDDING, plan, m->parts);
     for (int64_t t = 0; t < pass->own; t++) memcpy(pass->h + t * D, row[t], (size_t)D * sizeof(float));
+    em_profile_lap(pass->profile, m->config.num_layers, EM_PHASE_EMBEDDING); /* fresh memory takes long */
     em_exchange_free(plan);
 }
 

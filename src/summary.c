@@ -251,7 +251,7 @@ void em_summary_outcome(const em_outcome *outcome, bool bytes, const em_tokenize
                 em_table_cell(table, "%d: %.4f", token, logit);
         }
     }
-    fprintf(out, "\nlikeliest next tokens\n");
+    fprintf(out, "\nlikeliest next tokens after each prompt\n");
     em_table_print(table, out);
     em_table_free(table);
     bool finite = true;

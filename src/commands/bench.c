@@ -168,7 +168,8 @@ const em_command em_command_bench = {
         "--num-layers says more. Where experts have more than 8192 neurons, storage types are also compared with so\n"
         "many, and files of weights are of that size. Figures are of all ranks together: the median of several\n"
         "runs, whose inputs all differ, with their spread (largest - smallest, as a part of the median), and a limit\n"
-        "that was measured beside them. What does not fit this machine is told on standard error and left out.",
+        "that was measured beside them. What does not fit this machine is told on standard error and left out. With\n"
+        "--storage only weights stored so are measured; without, all that compare.",
     .options = options,
     .watched = true,
     .takes_model = true,

@@ -142,9 +142,11 @@ static void tell_progress(em_inspect *in)
 {
     const em_view *v = &in->view;
     if (!v->complete && v->step_tokens == 0)
-        em_book_note(in->book, "%s is not complete: of %lld tokens all is told", in->path, (long long)v->tokens_done);
+        em_book_note(in->book, "%s is not complete: its first %lld tokens are told", in->path,
+                     (long long)v->tokens_done);
     else if (!v->complete)
-        em_book_note(in->book, "%s is not complete: of %lld tokens all is told, of the next %lld the first %lld layers",
+        em_book_note(in->book,
+                     "%s is not complete: its first %lld tokens are told, and of the next %lld the first %lld layers",
                      in->path, (long long)v->tokens_done, (long long)v->step_tokens, (long long)v->layers_done);
 }
 

@@ -6,7 +6,8 @@
 
 static const em_option options[] = {
     {"output", "PAGE.html", "the page to write", 'o'},
-    {"layer", "N", "colour the text by the experts of this layer; in the page one may choose another (the first)", 0},
+    {"layer", "N",
+     "colour the text by the experts of this layer; the page lets one choose another (default: the first)", 0},
     {"force", NULL, "replace it if it is there", 0},
     {NULL, NULL, NULL, 0},
 };

@@ -94,7 +94,7 @@ static void put_attributes(em_store *store, em_table *table, em_status *status)
                                         "date_created", "hostname",        "mpi_library",  "weights",
                                         "slurm_job_id", "numerics",        "config_json",  "layout"};
     static const char *const numbers[] = {"num_ranks", "seed", "complete"};
-    static const char *const counters[] = {"layers_done", "step_tokens", "tokens_done"};
+    static const char *const counters[] = {"layers_done", "step_tokens", "tokens_done", "stopped", "resumes"};
     char *text;
     int64_t number;
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
