@@ -330,6 +330,11 @@ for told in 'compare plus.h5 minus.h5 >/dev/full' 'compare plus.h5 minus.h5 >&-'
     watch bash -c "\"\$0\" $told" "$program"
     check "$told" 'exit code 73' [ "$status" = 73 ]
 done
+# The command that is recorded is what was typed, as a shell takes it.
+words=("$program" run --preset tiny --prompt "it's a  \"neuron\" \$HOME \\" --trace spelt.h5 --trace-only logits)
+well "${words[@]}"
+check 'the recorded command' 'the words that were given' "$python" -c 'import h5py, shlex, sys
+assert shlex.split(h5py.File("spelt.h5").attrs["command_line"]) == sys.argv[1:], h5py.File("spelt.h5").attrs["command_line"]' "${words[@]}"
 head -c 20000 glu-f32.h5 >cut.h5
 refuse 65 cut.h5 -- inspect cut.h5 experts
 printf 'no file of this kind' >text.h5
