@@ -11,7 +11,7 @@ static int64_t panels_of(int64_t count)
 int64_t em_cache_bytes(const em_config *config, const em_layout *layout, int rank, int64_t tokens,
                        int64_t num_sequences, bool lasting)
 {
-    const double most = 1e17; /* of all ranks still a number */
+    const double most = 1e15; /* added up over thousands of ranks it is still a number */
     int64_t slots = tokens + num_sequences * (EM_PANEL - 1), heads = em_layout_kv_heads(layout, rank).count;
     int64_t in_slot = heads * (config->key_size + panels_of(config->key_size) * EM_PANEL) * (int64_t)sizeof(float);
     double bytes = (double)(lasting ? config->num_layers : 1) * (double)slots * (double)in_slot;

@@ -27,7 +27,7 @@ typedef struct em_call {
     const char *argument[EM_MAX_ARGUMENTS];
     int num_arguments;
     const char *program;      /* as it was started */
-    const char *command_line; /* as it was typed, blanks between */
+    const char *command_line; /* as a shell takes it */
     MPI_Comm comm;            /* all ranks */
     int rank, num_ranks;
 } em_call;

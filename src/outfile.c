@@ -9,8 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* One file, that is there or will be? */
-static bool one_file(const char *a, const char *b)
+bool em_outfile_same(const char *a, const char *b)
 {
     struct stat x, y;
     if (!a || !b) return false;
@@ -32,7 +31,7 @@ static bool one_file(const char *a, const char *b)
 bool em_outfile_over(const char *path, const char *other)
 {
     char *partial = em_text("%s.partial", path);
-    bool over = one_file(path, other) || one_file(partial, other);
+    bool over = em_outfile_same(path, other) || em_outfile_same(partial, other);
     free(partial);
     return over;
 }

@@ -4,8 +4,11 @@
 
 #include "options.h"
 
-/* Does writing to path, by way of path.partial, write over another file, which is there or will be, however the two are spelt?
- * other: NULL: there is none. */
+/* Are the two one file, which is there or will be, however they are spelt? Either may be NULL: then not. */
+bool em_outfile_same(const char *a, const char *b);
+
+/* Does writing to path, by way of path.partial, write over another file?
+ * other may be NULL: then not. */
 bool em_outfile_over(const char *path, const char *other);
 
 /* A file that is read must not be written over. input: NULL: none is. */

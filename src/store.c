@@ -49,6 +49,13 @@ int64_t em_dataset_count(const em_dataset *dataset)
     return count;
 }
 
+int64_t em_dataset_bytes(const em_dataset *dataset)
+{
+    int64_t bytes;
+    bool good = !__builtin_mul_overflow(em_dataset_count(dataset), (int64_t)em_type_bytes(dataset->type), &bytes);
+    return good ? bytes : INT64_MAX;
+}
+
 const char *em_dims(const em_dataset *dataset, em_dims_text buffer)
 {
     int length = snprintf(buffer, sizeof(em_dims_text), "[");

@@ -253,7 +253,7 @@ if [ "$memory" -lt 1200 ]; then
     # More bytes than a number of 64 bits counts.
     yes 1 | head -n 8 >eight.txt
     far=(--sequence-len 1073741824 --generate 1000000000)
-    ranks=1 refuse 65 'does not fit' '100.00 PB' -- run --preset tiny --num-layers 1000 --num-q-heads 16384 --num-kv-heads 16384 --key-size 2 \
+    ranks=1 refuse 65 'does not fit' '1.00 PB' -- run --preset tiny --num-layers 1000 --num-q-heads 16384 --num-kv-heads 16384 --key-size 2 \
         --emb-size 1 --ffn-size 1 --num-experts 1 --num-selected-experts 1 --vocab-size 2 --storage int8 --tokens-file eight.txt "${far[@]}"
     ranks=1 refuse 73 'a trace of 100.00 PB' -- run --preset tiny --ffn-size 1048576 --num-layers 1000 --tokens-file eight.txt "${far[@]}" --trace t.h5
     refuse 65 'does not fit' 'rank 0 needs' -- run --preset tiny --num-experts 65536 --ffn-size 65536 --num-layers 8 --tokens 1

@@ -247,6 +247,8 @@ refuse 64 '--trace' 'over each other' -- run "${mix[@]}" --trace "$PWD/x.h5" --c
 ranks=1 refuse 64 '--trace' 'over each other' -- run "${mix[@]}" --trace x.h5.partial --checkpoint x.h5
 ranks=1 refuse 64 '--trace' 'over each other' -- run "${mix[@]}" --trace x.h5 --write-layout ./x.h5
 cp c.h5 kept.h5
+cp f.h5 f2.h5.partial
+ranks=1 refuse 73 'would replace f2.h5.partial' '--resume' -- run --resume f2.h5.partial --checkpoint f2.h5
 ranks=1 refuse 73 'would replace' '--resume' -- run --resume c.h5 --write-layout ./c.h5 --force
 check 'a map in place of a checkpoint' 'the checkpoint as it was' cmp c.h5 kept.h5
 refuse 64 '--force replaces what' -- run --resume f.h5 --force

@@ -187,6 +187,8 @@ well "$program" import q8-f32.gguf -o q8-f32.h5
 well "$program" export-weights q8-f32.h5 --to gguf --storage int8 -o q8-again.gguf
 well "$program" import q8-again.gguf -o q8-again.h5
 check 'Q8_0 made anew' 'nearly the same numbers' "$python" "$sources/tests/rounded.py"
+mkdir read && echo '{}' >read/config.json
+ranks=1 refuse 73 'would replace a file of read' -- import read -o ./read/config.json --force
 ranks='1 4' refuse 73 'is there already' -- export-weights model-1.h5 --to safetensors -o model-out --force
 ranks=1 refuse 73 --force -- export-weights model-1.h5 --to gguf -o q8-out.gguf
 ranks='1 4' refuse 64 'no int8' -- export-weights model-1.h5 --to safetensors -o absent --storage int8

@@ -323,14 +323,14 @@ check 'compare: 0 and -0' 'exit code 1' [ "$status" = 1 ]
 well "$program" compare plus.h5 minus.h5 --tolerance 1e-9
 damage words 'file["token_ids"][0] += 1; file["attn_out"][0, 0, 0] = 9'
 watch "$program" compare glu-f32.h5 words.h5
-check 'compare: another prompt' 'it is said' grep -q '^they part in layer 0, at attn_out; their tokens differ' "$logs/out"
+check 'compare: another prompt' 'it is said' grep -q '^they part in layer 0, at attn_out; their tokens differ, too' "$logs/out"
 # What nobody can read was not told.
 # shellcheck disable=SC2016 # the inner shell's words
 for told in 'compare plus.h5 minus.h5 >/dev/full' 'compare plus.h5 minus.h5 >&-' 'inspect plus.h5 <&- >&-' 'inspect plus.h5 <&- >&- 2>&-'; do
     watch bash -c "\"\$0\" $told" "$program"
     check "$told" 'exit code 73' [ "$status" = 73 ]
 done
-# The command that is recorded is what was typed, as a shell takes it.
+# The command that is recorded says the same to a shell.
 words=("$program" run --preset tiny --prompt "it's a  \"neuron\" \$HOME \\" --trace spelt.h5 --trace-only logits)
 well "${words[@]}"
 check 'the recorded command' 'the words that were given' "$python" -c 'import h5py, shlex, sys

@@ -41,8 +41,9 @@ typedef struct em_dataset {
 } em_dataset;
 
 const char *em_type_name(em_type type);
-size_t em_type_bytes(em_type type); /* of one number; 0 for text and other */
-int64_t em_dataset_count(const em_dataset *dataset);
+size_t em_type_bytes(em_type type);                  /* of one number; 0 for text and other */
+int64_t em_dataset_count(const em_dataset *dataset); /* INT64_MAX: more than that */
+int64_t em_dataset_bytes(const em_dataset *dataset);
 /* "[8, 192, 48]". */
 typedef char em_dims_text[96];
 const char *em_dims(const em_dataset *dataset, em_dims_text buffer);

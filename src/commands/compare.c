@@ -58,7 +58,7 @@ static bool read_counter(const side *s, const char *name, int64_t *count, em_sta
     if (!em_store_find(s->store, name, &data, status)) return false;
     if (data.rank == 0 && !em_store_read_numbers(s->store, &data, NULL, NULL, &value, status)) return false;
     if (!(value >= 0 && value < 0x1p53))
-        return em_fail(status, EM_BAD_DATA, "%s: %s is %g, no number of rows", em_store_path(s->store), name, value);
+        return em_fail(status, EM_BAD_DATA, "%s: %s is %g, which is no count", em_store_path(s->store), name, value);
     *count = (int64_t)value;
     return true;
 }
@@ -107,7 +107,7 @@ static void close_side(side *s)
 
 static double label_of(const side *s, int which, int64_t place)
 {
-    return s->label[which] && place < s->labels[which] ? s->label[which][place] : (double)place;
+    return s->label[which] ? s->label[which][place] : (double)place;
 }
 
 /* The place in b of what a calls by this number; -1: b does not have it. */
@@ -306,7 +306,7 @@ typedef struct findings {
     int same, different; /* quantities */
     int64_t part_layer;  /* where the runs part: the first layer that differs, and its first quantity; -1: nowhere */
     em_quantity part;
-    bool other_tokens; /* the runs had other prompts, or chose other tokens */
+    bool other_tokens; /* of prompts, or chosen */
 } findings;
 
 /* Its place in the flow of a layer: what others are made of comes before them. */
@@ -325,9 +325,17 @@ static void note_part(findings *f, int64_t layer, em_quantity quantity)
     f->part = quantity;
 }
 
-static bool find_data(const side *s, const char *name, em_dataset *data, em_status *status)
+static bool find_data(const side *s, em_quantity quantity, const char *name, em_dataset *data, em_status *status)
 {
+    const em_quantity_info *info = &em_quantities[quantity];
     if (!em_store_find(s->store, name, data, status)) return false;
+    for (int i = 0; i < info->num_axes && i < data->rank && info->axis[i] <= EM_AXIS_TOKEN; i++) {
+        int which = info->axis[i] == EM_AXIS_TOKEN;
+        if (s->label[which] && s->labels[which] != data->dims[i])
+            return em_fail(status, EM_BAD_DATA, "%s: %s has %lld %ss, but there are numbers of %lld",
+                           em_store_path(s->store), name, (long long)data->dims[i], em_axes[info->axis[i]].name,
+                           (long long)s->labels[which]);
+    }
     return !data->composed || /* where a part is missing it reads as 0, with no error */
            em_fail(status, EM_BAD_DATA, "%s: %s is a virtual dataset, but must be contiguous or chunked",
                    em_store_path(s->store), name);
@@ -350,7 +358,7 @@ static bool compare_quantity(const side *a, const side *b, em_quantity quantity,
         print_remark(f->table, info->name, "not compared: depends on the ranks");
         return true;
     }
-    if (!find_data(a, name, &x, status) || !find_data(b, name, &y, status)) return false;
+    if (!find_data(a, quantity, name, &x, status) || !find_data(b, quantity, name, &y, status)) return false;
     difference d = {
         .integers = info->type == EM_TYPE_INT32 || info->type == EM_TYPE_INT64, .rank = x.rank, .first_layer = -1};
     if (!same_shape(info, &x, &y)) {
@@ -383,7 +391,7 @@ static void print_verdict(const findings *f, const side *a)
                f->tolerance > 0 ? " within the tolerance" : "");
     if (f->part_layer >= 0)
         printf("they part in layer %.0f, at %s%s\n", label_of(a, 0, f->part_layer), em_quantities[f->part].name,
-               f->other_tokens ? "; their tokens differ (token_ids), so the rest must" : "");
+               f->other_tokens ? "; their tokens differ, too (token_ids)" : "");
 }
 
 static void compare_sides(const em_call *call, const side *a, const side *b, double tolerance, em_status *status)

@@ -5,7 +5,9 @@
 #include "../summary.h"
 #include "expertmesh/import.h"
 
+#include <libgen.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 static const em_option options[] = {
     {"output", "W.h5", "the weights file to write", 'o'},
@@ -61,13 +63,26 @@ static void import_into(const em_call *call, em_import *import, const char *path
     printf("%s: %s in %.2f s, %s/s\n", path, em_bytes(done.bytes, all), seconds, em_bytes(done.bytes / seconds, rate));
 }
 
+/* A folder is read whole: no file of it must be written over. */
+static bool spare_folder(const char *source, const char *path, em_status *status)
+{
+    struct stat read, written, there;
+    char *copy = em_text("%s", path);
+    bool within = stat(source, &read) == 0 && stat(dirname(copy), &written) == 0 && read.st_dev == written.st_dev &&
+                  read.st_ino == written.st_ino && stat(path, &there) == 0;
+    free(copy);
+    return !within || em_fail(status, EM_CANNOT_WRITE,
+                              "-o %s would replace a file of %s, which is read; name another file", path, source);
+}
+
 static void run_import(const em_call *call, em_status *status)
 {
     const char *path = em_option_value(call, "output");
     em_storage storage;
     if (!path) em_fail(status, EM_USAGE, "import: say where to write: -o W.h5");
     if (status->code == EM_OK) em_options_storage(call, &storage, status);
-    if (call->rank == 0 && status->code == EM_OK && em_outfile_check(call, path, status))
+    if (call->rank == 0 && status->code == EM_OK && em_outfile_check(call, path, status) &&
+        spare_folder(call->argument[0], path, status))
         em_outfile_spare(path, em_option_value(call, "config"), status);
     if (!em_agree(call->comm, status)) return;
     em_import *import = em_import_open(call->comm, call->argument[0], em_option_value(call, "config"),

@@ -58,7 +58,7 @@ static const em_option options[] = {
     {"checkpoint-every", "N", "after every N tokens, or, as 30min, every 30 minutes", 0},
     {"max-hours", "H", "write a checkpoint and stop before H hours have passed", 0},
     {"resume", "F", "go on with the run of this checkpoint", 0},
-    {"force", NULL, "replace the trace, and the checkpoint, if they are there", 0},
+    {"force", NULL, "replace the trace, the checkpoint and the map, if they are there", 0},
     {NULL, NULL, NULL, 0},
 };
 
@@ -329,7 +329,7 @@ static bool read_request(const em_call *call, const em_source *source, int64_t r
         !em_option_value(call, "write-layout"))
         return em_fail(status, EM_USAGE,
                        "run: --force replaces what --trace, --checkpoint or --write-layout names, but "
-                       "none of them is there");
+                       "none of them is given");
     if (!request->path) return true;
     if (only && !parse_quantities(only, &request->wanted, status)) return false;
     if (layers && !(request->layers = em_parse_list(layers, source->config.num_layers, "--trace-layers",

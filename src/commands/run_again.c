@@ -182,8 +182,8 @@ void em_again_keep_apart(const em_call *call, const char *option, const char *pa
     static const char *const outputs[] = {"trace", "checkpoint", "write-layout"};
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
         const char *input = em_option_value(call, inputs[i]);
-        if (strcmp(inputs[i], "resume") == 0 && strcmp(option, "checkpoint") == 0) continue; /* as it is meant */
-        if (em_outfile_over(path, input))
+        bool goes_on = strcmp(inputs[i], "resume") == 0 && strcmp(option, "checkpoint") == 0;
+        if (em_outfile_over(path, input) && !(goes_on && em_outfile_same(path, input)))
             em_fail(status, EM_CANNOT_WRITE, "--%s %s would replace %s, the file of --%s; it must go elsewhere", option,
                     path, input, inputs[i]);
     }
@@ -200,7 +200,7 @@ void em_again_keep_apart(const em_call *call, const char *option, const char *pa
 static void check_path(const em_again *again, const char *path, em_status *status)
 {
     bool force =
-        em_option_value(&again->call, "force") || em_outfile_over(path, em_option_value(&again->call, "resume"));
+        em_option_value(&again->call, "force") || em_outfile_same(path, em_option_value(&again->call, "resume"));
     if (em_output_check(path, force, status)) em_again_keep_apart(&again->call, "checkpoint", path, status);
 }
 

@@ -44,8 +44,8 @@ static void put_tensor(em_table *table, const em_source *source, em_tensor tenso
     for (int64_t layer = 0; layer < layers; layer++) {
         const em_form *form = em_source_form(source, tensor, layer);
         mixed += form->storage != first->storage;
-        bytes += em_dataset_count(&form->data) * (int64_t)em_type_bytes(form->data.type);
-        if (form->storage == EM_INT8) bytes += em_dataset_count(&form->scale) * (int64_t)sizeof(float);
+        bytes += em_dataset_bytes(&form->data);
+        if (form->storage == EM_INT8) bytes += em_dataset_bytes(&form->scale);
     }
     em_dims_text dims;
     em_table_cell(table, "%s", strrchr(first->data.name, '/') + 1);
@@ -85,7 +85,7 @@ static int64_t read_counter(em_store *store, const char *name, em_status *status
     if (!em_store_has(store, name)) return -1;
     if (em_store_find(store, name, &data, status) && data.rank == 0)
         em_store_read_numbers(store, &data, NULL, NULL, &value, status);
-    return (int64_t)value;
+    return value >= 0 && value < 0x1p53 ? (int64_t)value : -1;
 }
 
 static void put_attributes(em_store *store, em_table *table, em_status *status)
@@ -146,7 +146,7 @@ static bool put_dataset(em_store *store, const char *name, em_table *table, em_s
     if (data.type == EM_TYPE_TEXT) /* elsewhere in the file */
         em_table_none(table);
     else
-        em_table_bytes(table, em_dataset_count(&data) * (int64_t)em_type_bytes(data.type));
+        em_table_bytes(table, em_dataset_bytes(&data));
     em_table_cell(table, "%s", meaning ? meaning : "");
     free(meaning);
     return true;
