@@ -109,6 +109,16 @@ void em_document_man(const em_command *const *commands, int count, FILE *out)
                                         "73", "an output that cannot be written"};
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i += 2)
         fprintf(out, ".TP\n.B %s\n%s\n", codes[i], codes[i + 1]);
+    static const char *const variables[] = {
+        "EXPERTMESH_ISA",
+        "plain, avx2, avx512 or amx: the loops to compute with, in place of the processor's best",
+        "EXPERTMESH_RANKS_PER_HOST",
+        "N: each N neighbouring ranks behave as if they had a host of their own",
+        "TMPDIR",
+        "where bench writes its files, without \\-\\-folder"};
+    fputs(".SH ENVIRONMENT\n", out);
+    for (size_t i = 0; i < sizeof variables / sizeof *variables; i += 2)
+        fprintf(out, ".TP\n.B %s\n%s\n", variables[i], variables[i + 1]);
     fputs(".SH SEE ALSO\n.BR mpirun (1),\n.BR h5dump (1),\n.BR h5ls (1)\n", out);
 }
 

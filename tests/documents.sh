@@ -37,6 +37,11 @@ in_page() {
     if [ -s page.words ] && ! grep -qF -- "$(tr -s ' \n' ' ' <<<"$2" | sed 's/ $//')" page.words; then fail "$1 --help" "in the man page: $2" 'it is not'; fi
 }
 
+# What the program reads of its environment.
+mapfile -t variables < <(grep -rhoE 'getenv\("(EXPERTMESH_|TMP)[A-Z_]+' "$sources/src" | cut -d '"' -f 2 | sort -u)
+check 'variables of the environment' 'some' [ ${#variables[@]} -ge 3 ]
+for variable in "${variables[@]}"; do in_page environment "$variable"; done
+
 # ---- both have what --help has ----
 for command in "${commands[@]}"; do
     well "$program" "$command" --help
