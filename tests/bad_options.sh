@@ -192,9 +192,10 @@ for other in '--preset=tiny' '--config=c.json' '--seed=1' '--storage=bf16' '--em
     ranks=1 refuse 64 '--weights brings its own model' "leave out ${other%=*}" -- run --weights w.h5 "$other" --tokens 1
 done
 ranks=4 refuse 64 '--weights brings its own model' 'leave out --seed' -- run --weights w.h5 --seed 3 --tokens 1
-for part in '--trace-only=logits' '--trace-layers=0' '--trace-tokens=0' '--force'; do
+for part in '--trace-only=logits' '--trace-layers=0' '--trace-tokens=0'; do
     refuse 64 "${part%=*}" '--trace T.h5 is missing' -- "${run[@]}" "$part"
 done
+refuse 64 '--force replaces' '--trace, --checkpoint or --write-layout' 'none of them is given' -- "${run[@]}" --force
 refuse 64 'say where to write' '-o W.h5' -- init --preset tiny
 
 # ---- what to record ----

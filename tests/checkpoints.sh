@@ -251,7 +251,7 @@ cp f.h5 f2.h5.partial
 ranks=1 refuse 73 'would replace f2.h5.partial' '--resume' -- run --resume f2.h5.partial --checkpoint f2.h5
 ranks=1 refuse 73 'would replace' '--resume' -- run --resume c.h5 --write-layout ./c.h5 --force
 check 'a map in place of a checkpoint' 'the checkpoint as it was' cmp c.h5 kept.h5
-refuse 64 '--force replaces what' -- run --resume f.h5 --force
+ranks=1 refuse 64 '--force replaces what' -- run --resume f.h5 --force
 # What was told may be told again, and files may have moved.
 mv t.h5 moved.h5
 mv w.h5 moved-w.h5
