@@ -51,8 +51,8 @@ typedef struct look {
     int64_t ldq;
 } look;
 
-/* A weight of 0 keeps out the value of a later token, unless that is NaN or infinite: of a row whose sum is not finite, the sum over
- * its own past alone. */
+/* A weight of 0 keeps out the value of a later token, unless that is NaN or infinite: of a row whose sum is not finite,
+ * the sum over its own past alone. */
 static void sum_past_alone(int64_t past, const em_cache *cache, int64_t layer, const look *l, const float *scores,
                            int64_t width, float *sum)
 {

@@ -51,18 +51,7 @@ static const em_command *find_command(const char *name, em_status *status)
     return NULL;
 }
 
-static char *join(int argc, char **argv)
-{
-    char *line = em_text("%s", argv[0]);
-    for (int i = 1; i < argc; i++) {
-        char *longer = em_text("%s\n%s", line, argv[i]);
-        free(line);
-        line = longer;
-    }
-    return line;
-}
-
-/* The command as a shell takes it. Freed with free. */
+/* Words as a shell takes them. Freed with free. */
 static char *spell(int argc, char **argv)
 {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-";
@@ -88,8 +77,7 @@ static char *spell(int argc, char **argv)
 static bool check_alike(MPI_Comm comm, int rank, int argc, char **argv, em_status *status)
 {
     if (!em_alike_program(comm, EM_VERSION, EM_GIT_REVISION, status)) return false;
-    char *mine = join(argc - 1, argc > 1 ? argv + 1 : argv);
-    if (argc == 1) mine[0] = '\0';
+    char *mine = spell(argc - 1, argv + 1);
     em_host_text host;
     int length = (int)strlen(mine) + 1, first = length;
     MPI_Bcast(&first, 1, MPI_INT, 0, comm);
@@ -97,12 +85,10 @@ static bool check_alike(MPI_Comm comm, int rank, int argc, char **argv, em_statu
     if (rank == 0) memcpy(theirs, mine, (size_t)first);
     MPI_Bcast(theirs, first, MPI_CHAR, 0, comm);
     if (strcmp(mine, theirs) != 0) {
-        for (char *c = mine; *c; c++) *c = *c == '\n' ? ' ' : *c;
-        for (char *c = theirs; *c; c++) *c = *c == '\n' ? ' ' : *c;
-        em_fail(
-            status, EM_USAGE,
-            "ranks were started with different arguments: rank 0 with \"%.500s\", but rank %d on %s with \"%.500s\"",
-            theirs, rank, em_host(host), mine);
+        em_fail(status, EM_USAGE,
+                "ranks were started with different arguments: rank 0 with \"%.500s\", but rank %d on %s with "
+                "\"%.500s\"",
+                theirs, rank, em_host(host), mine);
     }
     free(mine);
     free(theirs);
@@ -215,8 +201,8 @@ static bool print_document(int argc, char **argv)
     return man || bash || help;
 }
 
-/* Where standard input, output or error are closed, what is opened next would take their place and what is printed. Output still
- * cannot be written, and says so. */
+/* Where standard input, output or error are closed, what is opened next would take their place, and what is printed.
+ * Output still cannot be written, and says so. */
 static void fill_closed(void)
 {
     for (int file = STDIN_FILENO; file <= STDERR_FILENO; file++)

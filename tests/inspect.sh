@@ -266,15 +266,17 @@ other=$("$python" -c 'import h5py; c = list(h5py.File("glu-f32.h5")["expert_indi
 refuse 64 "--expert $other" 'token 21 chose experts' -- inspect $w neuron --matrix ffn_down --layer 1 --expert "$other" --neuron 1 --trace $t --token 21
 
 # ---- damaged and foreign files ----
-# damaged NAME PYTHON WORD...: a copy of a trace with something wrong; every subject refuses it alike.
-damaged() {
-    local name=$1 change=$2
-    shift 2
-    cp glu-f32.h5 "$name.h5"
+# damage NAME PYTHON: a copy of a trace with something wrong.
+damage() {
+    cp glu-f32.h5 "$1.h5"
     "$python" -c "import h5py, numpy
-with h5py.File('$name.h5', 'r+') as file:
-    $change" || fail "$change" 'a damaged file' 'none'
-    refuse 65 "$name.h5" "$@" -- inspect "$name.h5" experts
+with h5py.File('$1.h5', 'r+') as file:
+    $2" || fail "$2" 'a damaged file' 'none'
+}
+# damaged NAME PYTHON WORD...: every subject refuses it alike.
+damaged() {
+    damage "$1" "$2"
+    refuse 65 "$1.h5" "${@:3}" -- inspect "$1.h5" experts
 }
 damaged no-format 'del file.attrs["format"]' 'no attribute "format"'
 damaged version 'file.attrs["format_version"] = 2' 'format_version 2'
@@ -298,12 +300,6 @@ cp glu-f32.h5 seconds.h5
 refuse 65 seconds.h5 'phase_seconds of layer 2 has nan' -- inspect seconds.h5 exchange --table phases
 refuse 65 seconds.h5 'dispatch_rows of layer 0 has -1' -- inspect seconds.h5 exchange
 # A trace without phases has none to tell; numbers as large as they come make a list no longer.
-damage() {
-    cp glu-f32.h5 "$1.h5"
-    "$python" -c "import h5py, numpy
-with h5py.File('$1.h5', 'r+') as file:
-    $2" || fail "$2" 'a damaged file' 'none'
-}
 damage no-phases 'for name in ("phase_seconds", "outer_seconds", "exchange_rows", "exchange_bytes", "outer_exchange_rows", "outer_exchange_bytes"): shape, type = [0 if n == 11 else n for n in file[name].shape], file[name].dtype; del file[name]; file.create_dataset(name, shape, type)
     del file["phase"]'
 well "$program" inspect no-phases.h5 exchange

@@ -75,11 +75,11 @@ grep -q 'ffn_hidden.*DIFFERS' table
 alike one.h5 many.h5 >table
 if ! grep -qx logits table || grep -qx ffn_hidden table; then echo 'h5diff overlooked a flipped byte'; exit 1; fi
 
-# A token that overflows changes no token before it: all at once, in a block of queries, as one by one. 1e30 in the first place of its
-# embedding.
+# A token that overflows changes no token before it: all at once, in a block of queries, as one by one. The first number of
+# token 7's embedding becomes 1e30.
 "$program" init --preset tiny --embedding-multiplier-scale 1e10 -o large.h5 >out 2>err
 offset=$(h5dump -p -H -d /embedding large.h5 | awk '$1 == "OFFSET" {print $2}')
-printf '\312\362\111\161' | dd of=large.h5 bs=1 seek=$((offset + 7 * 48 * 4)) conv=notrunc 2>/dev/null
+printf '\312\362\111\161' | dd of=large.h5 bs=1 seek=$((offset + 7 * 96 * 4)) conv=notrunc 2>/dev/null
 for chunk in 1 4; do
     "$program" run --weights large.h5 --tokens 1,2,3,7 --prefill-chunk $chunk --trace chunk$chunk.h5 >out 2>err || { cat err; exit 1; }
 done

@@ -619,13 +619,10 @@ const em_command em_command_run = {
         "ends with exit code 73.\n"
         "--resume F needs no other option: model, prompts and all that was recorded are as before, and the tokens and\n"
         "the trace have the bits of a run that was never stopped. All tokens are printed, those of the earlier run\n"
-        "first. The weights and the trace may have moved (--weights, --trace, --tokenizer). The number of ranks, the "
-        "layout,\n"
-        "--exchange, --threads, --watchdog, --checkpoint (without it: F again), --checkpoint-every and --max-hours are "
-        "said\n"
-        "anew, and may be others; every other option may be given as before, or left out. On other ranks the trace "
-        "adds what rank r does at\n"
-        "place r mod P, and events of its first P ranks.",
+        "first. The weights and the trace may have moved (--weights, --trace, --tokenizer). The number of ranks, the\n"
+        "layout, --exchange, --threads, --watchdog, --checkpoint (without it: F again), --checkpoint-every and\n"
+        "--max-hours are said anew, and may be others; every other option may be given as before, or left out. On\n"
+        "other ranks the trace adds what rank r does at place r mod P, and events of its first P ranks.",
     .options = options,
     .watched = true,
     .takes_model = true,

@@ -31,7 +31,8 @@ bool em_again_check_source(const em_again *again, const em_source *source, em_st
 bool em_again_check_weights(const em_again *again, const em_model *model, const em_source *source, int64_t *sum,
                             em_status *status);
 
-/* What a run writes may replace no file that it reads, nor its other output, however their paths are written. option: "trace". */
+/* What a run writes may replace no file that it reads, nor its other output, however their paths are written.
+ * option: "trace". */
 void em_again_keep_apart(const em_call *call, const char *option, const char *path, em_status *status);
 
 #endif
